@@ -1,0 +1,1 @@
+"""The bundled captioned world: scenes, drawing, captions, tokenizer and checker."""
