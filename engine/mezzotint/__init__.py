@@ -20,7 +20,7 @@ _HOME = {
     ),
     "predictor": ("NoiseLevel", "Prediction", "PredictionKind", "Predictor"),
     "context": ("Context", "NoiseSource"),
-    "node": ("node",),
+    "nodes": ("node",),
     "hookspecs": ("API_VERSION", "hookimpl"),
 }  # fmt: skip
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mezzotint.errors import *  # noqa: F403
     from mezzotint.hookspecs import API_VERSION as API_VERSION
     from mezzotint.hookspecs import hookimpl as hookimpl
-    from mezzotint.node import node as node
+    from mezzotint.nodes import node as node
     from mezzotint.ports import *  # noqa: F403
     from mezzotint.predictor import *  # noqa: F403
     from mezzotint.values import *  # noqa: F403
