@@ -1,0 +1,92 @@
+"""A validated graph: every name resolved, every literal checked. Immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from mezzotint.document import GraphDoc, Ref, refs_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import networkx as nx
+
+    from mezzotint.errors import Problem
+    from mezzotint.nodes import NodeSpec
+    from mezzotint.paths import FileAccess
+    from mezzotint.signature import EdgeType
+
+__all__ = ["Graph", "GraphNode"]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphNode:
+    """One node: a node type, a whole graph, or one of the flow forms.
+
+    inputs: parsed values with `Ref`s in them. literals: those inputs that hold no link, checked and canonical.
+    graph: of a "graph" or "map" node.
+    """
+
+    name: str
+    use: str
+    form: Literal["node", "graph", "map", "switch"]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, EdgeType]
+    spec: NodeSpec | None = None
+    graph: Graph | None = None
+    literals: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pointer(self) -> str:
+        return f"/nodes/{self.name}"
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """The nodes that this one links to, each once, in document order."""
+        return tuple(dict.fromkeys(r.node for r in refs_in(dict(self.inputs)) if r.node != "inputs"))
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph without mistakes. file: where it came from, for messages; access: which files it may read."""
+
+    doc: GraphDoc
+    file: str
+    access: FileAccess
+    nodes: Mapping[str, GraphNode]
+    outputs: Mapping[str, Ref]
+    input_types: Mapping[str, EdgeType]
+    output_types: Mapping[str, EdgeType]
+    warnings: tuple[Problem, ...] = ()
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The graph's own name, or its file's."""
+        return self.doc.name or (self.path.stem if self.path else "graph")
+
+    def subgraphs(self) -> dict[str, Graph]:
+        """All graphs that this one uses, at any depth, by the `use` text or `graph` input that names them."""
+        found: dict[str, Graph] = {}
+        for node in self.nodes.values():
+            if node.graph is not None:
+                found[node.use if node.form == "graph" else str(node.inputs["graph"])] = node.graph
+                found.update(node.graph.subgraphs())
+        return found
+
+    @cached_property
+    def network(self) -> nx.MultiDiGraph[str]:
+        """The graph as a frozen networkx graph: an edge for each link, with `port` and `input`."""
+        import networkx as nx
+
+        network: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=self.name)
+        network.add_nodes_from((n.name, {"use": n.use}) for n in self.nodes.values())
+        for node in self.nodes.values():
+            for name, tree in node.inputs.items():
+                for ref in refs_in(tree):
+                    if ref.node != "inputs":
+                        network.add_edge(ref.node, node.name, port=ref.port, input=name)
+        return nx.freeze(network)
