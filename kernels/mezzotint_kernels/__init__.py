@@ -1,0 +1,30 @@
+"""Mezzotint's kernels, each beside its reference in plain torch.
+
+Importing this package imports no torch: names load when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mezzotint_kernels.philox import Draw, normals
+    from mezzotint_kernels.step import Coefficients, StepResult, guided, noise_step
+
+__all__ = ["Coefficients", "Draw", "StepResult", "guided", "noise_step", "normals"]
+
+_HOME = {
+    "Coefficients": "step",
+    "Draw": "philox",
+    "StepResult": "step",
+    "guided": "step",
+    "noise_step": "step",
+    "normals": "philox",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
