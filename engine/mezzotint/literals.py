@@ -81,13 +81,15 @@ def _file(
         problems.append(Problem(pointer, f"a {kind} is named by a string", "wrong_type", got=type_name(value)))
         return None
     try:
-        found = resolve_source(value) if kind == "source" else None
-        if found is None:
-            found = access.resolve_trusted(value) if isinstance(value, Trusted) else access.resolve(value)
+        found = resolve_source(str(value)) if kind == "source" else None
+        if found is not None:
+            return FileRef(str(value), str(found), kind)
+        found = access.resolve_trusted(value) if isinstance(value, Trusted) else access.resolve(value)
     except UserError as error:
         problems.append(Problem(pointer, str(error), "bad_file"))
         return None
-    return FileRef(str(value), str(found), kind)
+    # A source keeps its path as its name: a recipe outlives the folder that a relative path was meant in.
+    return FileRef(str(found) if kind == "source" else str(value), str(found), kind)
 
 
 def _scalar(adapter: Any, value: Any, pointer: str, problems: list[Problem]) -> Any:

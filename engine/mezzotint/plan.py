@@ -346,5 +346,6 @@ class _Planner:
         if isinstance(value, StepOutput):
             return {"\0step": value.key, "port": value.port}
         if isinstance(value, FileRef):
-            return {"\0file": self.digest(value.path)}
+            digest = self.digest(value.path)
+            return {"\0file": digest} if value.kind == "file" else {"\0source": digest, "uri": value.text}
         return str(value)

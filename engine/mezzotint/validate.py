@@ -49,11 +49,6 @@ def validate(
     return _Validation(doc, registry, FileAccess(base, allowed), name, path, ()).run()
 
 
-def use_namespaces(doc: GraphDoc) -> set[str]:
-    """The plugin namespaces that a document's nodes name; what its subgraphs need is not among them."""
-    return {node.use.partition(".")[0] for node in doc.nodes.values() if not node.use.startswith("graph:")} - {"flow"}
-
-
 class _Validation:
     """The state of one pass over one document."""
 
@@ -145,32 +140,38 @@ class _Validation:
         known, version = match[1], int(match[2] or 0)
         newest = self.registry.newest(known)
         if newest is None:
-            self.say(pointer, self.registry.explain_missing(known), "unknown_node", suggestion=did_you_mean(known, [*self.registry.ids(), "flow.map", "flow.switch"]))
+            self.unknown_node(known, pointer)
             return None, inputs
         if not version:
-            self.say(pointer, f"{known!r} without a version; the newest is {known}@{newest}", "no_version", suggestion=f"{known}@{newest}")
+            self.say(pointer, f"{known!r} has no version; the newest is {newest.use}", "no_version", suggestion=newest.use)
             return None, inputs
         spec = self.registry.node(known, version)
         if spec is not None:
             return spec, inputs
-        return self.upgraded(known, version, newest, inputs, pointer)
+        return self.upgraded(newest, version, inputs, pointer)
+
+    def unknown_node(self, known: str, pointer: str) -> None:
+        from mezzotint.plugins import explain_missing
+
+        near = did_you_mean(known, [*self.registry.ids(), "flow.map", "flow.switch"])
+        self.say(pointer, explain_missing(self.registry, known), "unknown_node", suggestion=near)
 
     def upgraded(
-        self, known: str, version: int, newest: int, inputs: dict[str, Any], pointer: str
+        self, newest: NodeSpec, version: int, inputs: dict[str, Any], pointer: str
     ) -> tuple[NodeSpec | None, dict[str, Any]]:
-        spec = self.registry.node(known, newest)
-        assert spec is not None
-        if version > newest or not all(v in spec.upgrades for v in range(version, newest)):
-            why = "is newer than what is installed" if version > newest else "is no longer supported"
-            self.say(pointer, f"{known}@{version} {why}", "unknown_version", wanted=f"{known}@{newest}")
+        """The inputs of an older version, brought up to the newest one's by the plugin's own functions."""
+        if version > newest.version or not all(v in newest.upgrades for v in range(version, newest.version)):
+            why = "is newer than what is installed" if version > newest.version else "is no longer supported"
+            self.say(pointer, f"{newest.id}@{version} {why}", "unknown_version", wanted=newest.use)
             return None, inputs
-        for step in range(version, newest):
+        for step in range(version, newest.version):
             try:
-                inputs = spec.upgrades[step](dict(inputs))
+                inputs = newest.upgrades[step](dict(inputs))
             except Exception as error:  # a plugin's function: whatever it raises is reported, not thrown
-                self.say(pointer, f"upgrading {known} from {step} to {step + 1} failed: {error}", "upgrade_failed")
+                message = f"upgrading {newest.id} from {step} to {step + 1} failed: {error}"
+                self.say(pointer, message, "upgrade_failed")
                 return None, inputs
-        return spec, inputs
+        return newest, inputs
 
     def check_inputs(self, wanted: Mapping[str, InputSpec], inputs: dict[str, Any], pointer: str) -> dict[str, Any]:
         """Report unknown and missing inputs; give the literals in canonical form."""
@@ -203,8 +204,7 @@ class _Validation:
                 self.say(pointer, f"graphs nested deeper than {MAX_GRAPH_DEPTH}", "too_deep")
                 return None
             access = FileAccess(path.parent, self.access.allowed)
-            self.registry.require(use_namespaces(doc := read_graph(path)))
-            return _Validation(doc, self.registry, access, str(path), path, parents).run()
+            return _Validation(read_graph(path), self.registry, access, str(path), path, parents).run()
         except GraphError as error:
             self.problems += [replace(p, message=f"{p.message} (used at {self.file}#{pointer})") for p in error.problems]
         except UserError as error:
