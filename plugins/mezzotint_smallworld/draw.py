@@ -39,7 +39,7 @@ def masks(scene: Scene) -> list[NDArray[np.float32]]:
         mask, corner = _coverage(thing)
         whole = Image.new("L", (FRAME, FRAME))
         whole.paste(mask, corner)
-        result.append(np.asarray(whole, dtype=np.float32) / 255)
+        result.append(np.asarray(whole, dtype=np.float32) / np.float32(255))
     return result
 
 
