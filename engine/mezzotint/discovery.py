@@ -1,7 +1,7 @@
 """Which plugins are installed, and what each gave when it last loaded: known from a cached index, without imports.
 
-The index is a JSON file in the cache folder. A plugin's entry holds as long as its distribution, or its source where it
-is editable, stays the same. A damaged or unwritable index costs time, nothing else.
+The index is a JSON file in the cache folder. A plugin's entry holds as long as its distribution stays the same, or
+its source where that is editable. A damaged or unwritable index costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mezzotint.errors import UserError
 
 __all__ = ["Entry", "Found", "Index", "read_preferences", "source_digest", "source_stamp"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def source_stamp(root: Path) -> str:
 
 
 def source_digest(root: Path) -> str:
-    """sha256 over the Python and JSON files under `root`, weights left out: those have fingerprints of their own."""
+    """sha256 over the Python and JSON files under `root`; weights have fingerprints of their own."""
     seen = hashlib.sha256()
     for file in _sources(root):
         name = file.relative_to(root).as_posix() if root.is_dir() else file.name

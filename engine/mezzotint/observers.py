@@ -1,8 +1,10 @@
-"""Calls of the hooks that watch runs, each guarded: a plugin that fails in one is told on once and not called again."""
+"""Calls of the hooks that watch runs, each guarded.
+
+A plugin that fails in one is reported once and not called there again.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -14,11 +16,9 @@ from mezzotint.errors import Cancelled, MezzotintError, PluginError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["OBSERVERS", "HookImpl", "Hooks", "call_hook", "first_source", "strict"]
+__all__ = ["OBSERVERS", "HookImpl", "Hooks", "call_hook", "first_source", "strict", "warn"]
 
 OBSERVERS = ("before_node", "after_node", "node_error", "before_step", "after_step")
-
-_log = logging.getLogger("mezzotint.plugins")
 
 
 class HookImpl(Protocol):
@@ -35,6 +35,13 @@ class HookImpl(Protocol):
 def strict() -> bool:
     """Whether a failing plugin is an error at once (MEZZOTINT_STRICT_PLUGINS), as a test run wants it."""
     return os.environ.get("MEZZOTINT_STRICT_PLUGINS", "") not in ("", "0")
+
+
+def warn(message: str) -> None:
+    """Say it once through the logger `mezzotint.plugins`, which writes to stderr unless somebody set it up."""
+    import logging  # costs 5 ms, and most runs have nothing to say
+
+    logging.getLogger("mezzotint.plugins").warning("%s", message)
 
 
 def call_hook(impl: HookImpl, hook: str, arguments: dict[str, Any]) -> Any:
@@ -85,7 +92,7 @@ def first_source(impls: Sequence[HookImpl], uri: str) -> Path | None:
         except Exception as error:
             failure = PluginError(f"plugin {impl.plugin_name!r} failed at source {uri!r}: {_text(error)}")
             failure.__cause__ = error
-        _log.warning("%s", failure)
+        warn(str(failure))
     if failure is not None:
         raise failure
     return None
@@ -103,11 +110,11 @@ def _observer(hook: str, impls: list[HookImpl]) -> Callable[..., None]:
             except Cancelled:
                 raise
             except Exception as error:
-                message = f"plugin {impl.plugin_name!r} failed in {hook} and is not called there again: {_text(error)}"
+                what = f"plugin {impl.plugin_name!r} failed in {hook}"
                 if strict():
-                    raise PluginError(message) from error
+                    raise PluginError(f"{what}: {_text(error)}") from error
                 impls.remove(impl)
-                _log.warning("%s", message)
+                warn(f"{what} and is not called there again: {_text(error)}")
 
     return call
 

@@ -1,26 +1,26 @@
-"""What the plugins have registered: node types, value types, writers, loaders, samplers and hooks, and who gave each.
+"""What plugins have registered: node types, value types, writers, loaders, samplers and hooks, and who gave each.
 
-A registry can be filled by hand (`add_node`) or by a `Supply`, which imports a plugin when something of it is first
+A registry can be filled by hand (`add_node`) or by a `Supply`, which imports a plugin when something of it is
 asked for. No table lets one package shadow another silently: see `Registry.clashes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from mezzotint import ports as _ports
 from mezzotint import values as _values
 from mezzotint.codec import type_name
+from mezzotint.contribution import BrokenPlugin, Contribution, Provenance, Writer
 from mezzotint.errors import PluginError
-from mezzotint.nodes import NodeSpec, spec_of
 from mezzotint.observers import Hooks, first_source
 from mezzotint.values import Port, Value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mezzotint.nodes import NodeSpec
     from mezzotint.observers import HookImpl
 
 __all__ = ["BUNDLED_NAMESPACES", "BrokenPlugin", "Contribution", "Provenance", "Registry", "Supply", "Writer"]
@@ -34,105 +34,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where something registered comes from.
-
-    package: the distribution's name (a file's name for a one-file plugin). digest: sha256 over the source where the
-    version does not pin it (one-file and editable plugins), else empty; it is part of the content keys.
-    """
-
-    package: str
-    version: str = ""
-    module: str = ""
-    digest: str = ""
-
-    @property
-    def bundled(self) -> bool:
-        return self.package == "mezzotint"
-
-    def __str__(self) -> str:
-        return f"{self.package} {self.version}".rstrip()
-
-
 ENGINE = Provenance("mezzotint", module="mezzotint")
-
-
-@dataclass(frozen=True)
-class Writer:
-    """How the runner writes an output: `fn(value, info) -> list[bytes]`."""
-
-    suffix: str
-    media_type: str
-    fn: Callable[..., list[bytes]]
-
-
-@dataclass(frozen=True)
-class BrokenPlugin:
-    """A plugin that could not be loaded. nodes: the ids that it gave when it last loaded."""
-
-    name: str
-    package: str
-    version: str
-    error: str
-    traceback: str = ""
-    nodes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.package} {self.version}".rstrip()
-
-
-@dataclass
-class Contribution:
-    """All that one plugin registers, collected before any of it counts."""
-
-    provenance: Provenance
-    nodes: dict[str, dict[int, NodeSpec]] = field(default_factory=dict)
-    types: dict[str, type[Value]] = field(default_factory=dict)
-    writers: dict[type[Port], Writer] = field(default_factory=dict)
-    loaders: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    samplers: dict[str, Callable[..., Any]] = field(default_factory=dict)
-
-    def node(self, fn: Callable[..., Any]) -> None:
-        """Raises: PluginError: if `fn` is not a node, or its id and version were given before."""
-        spec = spec_of(fn)
-        versions = self.nodes.setdefault(spec.id, {})
-        if versions.get(spec.version, spec) is not spec:
-            raise PluginError(f"node {spec.use!r} is registered twice")
-        versions[spec.version] = spec
-
-    def port(
-        self, cls: Any, *, suffix: str = "", media_type: str = "application/octet-stream", writer: Any = None
-    ) -> None:
-        """Raises: PluginError: if `cls` is not a value type, or a writer is given for what is no port."""
-        if not (isinstance(cls, type) and issubclass(cls, Value)):
-            raise PluginError(f"register_ports: wanted a class derived from Port or Value, got {cls!r}")
-        self.types[type_name(cls)] = cls
-        if writer is None:
-            return
-        if not issubclass(cls, Port) or not callable(writer) or not suffix:
-            raise PluginError(f"register_ports: {cls.__name__}: a writer is a function for a Port, with a suffix")
-        self.writers[cls] = Writer(suffix.removeprefix("."), media_type, writer)
-
-    def loader(self, name: str, fn: Callable[..., Any]) -> None:
-        """Raises: PluginError: if the name has no namespace, was given before, or `fn` is not a function."""
-        if not (isinstance(name, str) and "." in name):
-            raise PluginError(f"register_loaders: a loader's name is 'namespace.name', got {name!r}")
-        self._function(self.loaders, "loader", name, fn)
-
-    def sampler(self, name: str, fn: Callable[..., Any]) -> None:
-        """Raises: PluginError: if the name is no string, was given before, or `fn` is not a function."""
-        if not (isinstance(name, str) and name):
-            raise PluginError(f"register_samplers: a sampler's name is a string, got {name!r}")
-        self._function(self.samplers, "sampler", name, fn)
-
-    @staticmethod
-    def _function(table: dict[str, Callable[..., Any]], kind: str, name: str, fn: Any) -> None:
-        if not callable(fn):
-            raise PluginError(f"register_{kind}s: {kind} {name!r} must be a function, got {fn!r}")
-        if name in table:
-            raise PluginError(f"{kind} {name!r} is registered twice")
-        table[name] = fn
 
 
 class Supply(Protocol):
@@ -146,7 +48,7 @@ class Supply(Protocol):
 
 
 class Table(Mapping[K, V], Generic[K, V]):
-    """Registered things by name. Looking one up may import the plugin that gives it; going over all imports all."""
+    """Registered things by name. Looking one up may import the plugin that gives it; listing them imports all."""
 
     def __init__(self, kind: str, label: Callable[[K], str], supply: Supply | None) -> None:
         self.kind = kind
@@ -168,6 +70,17 @@ class Table(Mapping[K, V], Generic[K, V]):
         return sum(1 for _ in self)
 
 
+class TypeTable(Table[str, type[Value]]):
+    """Value types by the name that they are stored under (`codec.type_name`); ports by their `port_name` too."""
+
+    def __init__(self, ports: Table[str, type[Port]], supply: Supply | None) -> None:
+        super().__init__("types", str, supply)
+        self._ports = ports
+
+    def __getitem__(self, name: str) -> type[Value]:
+        return super().__getitem__(name) if "." in name else self._ports[name]
+
+
 class Registry:
     """See the module's docstring. `prefer` maps a node id to the package whose node is to be used."""
 
@@ -176,7 +89,8 @@ class Registry:
         self._prefer = {id: _normal(package) for id, package in (prefer or {}).items()}
         self._nodes: Table[str, dict[int, NodeSpec]] = Table("nodes", str, supply)
         self._hooks: Hooks | None = None
-        self.types: Table[str, type[Value]] = Table("types", str, supply)
+        self.ports: Table[str, type[Port]] = Table("ports", str, supply)
+        self.types = TypeTable(self.ports, supply)
         self.writers: Table[type[Port], Writer] = Table("writers", type_name, supply)
         self.loaders: Table[str, Callable[..., Any]] = Table("loaders", str, supply)
         self.samplers: Table[str, Callable[..., Any]] = Table("samplers", str, supply)
@@ -185,6 +99,8 @@ class Registry:
         for module in (_values, _ports):
             for cls in (getattr(module, name) for name in module.__all__):
                 self.types.held[type_name(cls)] = (ENGINE, cls)
+                if issubclass(cls, Port):
+                    self.ports.held[cls.port_name] = (ENGINE, cls)
 
     def add_node(self, fn: Callable[..., Any], provenance: Provenance) -> None:
         """Register one decorated function.
@@ -202,12 +118,12 @@ class Registry:
         Raises: PluginError: if it reaches into a namespace that is not its own; then nothing is taken.
         """
         self._check_namespaces(contribution)
-        self._check_port_names(contribution)
         given = contribution.provenance
         messages = []
         for table, things in (
             (self._nodes, contribution.nodes),
             (self.types, contribution.types),
+            (self.ports, contribution.ports),
             (self.writers, contribution.writers),
             (self.loaders, contribution.loaders),
             (self.samplers, contribution.samplers),
@@ -220,23 +136,13 @@ class Registry:
         for kind, names in (("node", contribution.nodes), ("loader", contribution.loaders)):
             for name in names:
                 namespace = name.partition(".")[0]
+                refused = f"{given} may not register {kind} {name!r}: the namespace {namespace!r} is"
                 if namespace in _RESERVED:
-                    raise PluginError(f"{given} may not register {kind} {name!r}: {namespace!r} is the engine's own")
+                    raise PluginError(f"{refused} the engine's own")
                 preferred = kind == "node" and self._prefer.get(name) in _names(given)
                 if namespace in BUNDLED_NAMESPACES and not given.bundled and not preferred:
                     advice = f"; to replace that node write {_preference(name, given)}" if kind == "node" else ""
-                    raise PluginError(
-                        f"{given} may not register {kind} {name!r}: the namespace {namespace!r} is mezzotint's{advice}"
-                    )
-
-    def _check_port_names(self, contribution: Contribution) -> None:
-        held = {cls.port_name: (given, cls) for given, cls in self.types.held.values() if issubclass(cls, Port)}
-        for cls in contribution.types.values():
-            if issubclass(cls, Port) and held.get(cls.port_name, (None, cls))[1] is not cls:
-                raise PluginError(
-                    f"port {cls.port_name!r} is provided by both {held[cls.port_name][0]} and "
-                    f"{contribution.provenance}; rename one of them (port_name)"
-                )
+                    raise PluginError(f"{refused} mezzotint's{advice}")
 
     def _put(self, table: Table[Any, Any], name: Any, thing: Any, given: Provenance) -> str:
         what = f"{table.kind.removesuffix('s')} {table.label(name)!r}"
