@@ -22,6 +22,10 @@ _HOME = {
     "context": ("Context", "NoiseSource"),
     "nodes": ("node",),
     "hookspecs": ("API_VERSION", "hookimpl"),
+    "api": ("LoadedGraph", "load"),
+    "runner": ("RunResult",),
+    "runtime": ("Runtime", "default_runtime"),
+    "settings": ("Settings",),
 }  # fmt: skip
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -30,6 +34,8 @@ __all__ = sorted(_WHERE)  # noqa: PLE0605
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mezzotint.api import LoadedGraph as LoadedGraph
+    from mezzotint.api import load as load
     from mezzotint.context import Context as Context
     from mezzotint.context import NoiseSource as NoiseSource
     from mezzotint.errors import *  # noqa: F403
@@ -38,6 +44,10 @@ if TYPE_CHECKING:
     from mezzotint.nodes import node as node
     from mezzotint.ports import *  # noqa: F403
     from mezzotint.predictor import *  # noqa: F403
+    from mezzotint.runner import RunResult as RunResult
+    from mezzotint.runtime import Runtime as Runtime
+    from mezzotint.runtime import default_runtime as default_runtime
+    from mezzotint.settings import Settings as Settings
     from mezzotint.values import *  # noqa: F403
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mezzotint.errors import UserError
 
-__all__ = ["FileAccess", "bundled_path"]
+__all__ = ["FileAccess", "bundled_name", "bundled_path"]
 
 
 @dataclass(frozen=True)
 class FileAccess:
-    """The folders that paths written in one graph may lie in: the graph's own and those allowed by the caller."""
+    """The folders that paths written in one graph may lie in: the graph's own and those allowed by the caller.
+
+    embedded: graphs that came along inside a picture, by name.
+    """
 
     folder: Path | None
     allowed: tuple[Path, ...] = ()
+    embedded: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, text: str) -> Path:
         """A path written in a graph, links followed.
@@ -82,6 +88,14 @@ def bundled_path(text: str) -> Path | None:
         if found.is_relative_to(root.resolve()) and found.is_file():
             return found
     raise UserError(f"there is no bundled graph {name!r}")
+
+
+def bundled_name(path: Path) -> str | None:
+    """The reverse of `bundled_path`: a name that means this file on every machine, or None."""
+    for root in _graph_roots():
+        if path.is_relative_to(root.resolve()):
+            return f"bundled:graphs/{path.relative_to(root.resolve()).as_posix()}"
+    return None
 
 
 def _graph_roots() -> list[Path]:

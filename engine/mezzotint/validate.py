@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mezzotint.document import JSON_TYPES, GraphDoc, InputDoc, NodeDoc, Ref, parse_value, read_graph, refs_in
+from mezzotint.document import JSON_TYPES, GraphDoc, InputDoc, NodeDoc, Ref, parse_doc, parse_value, read_graph, refs_in
 from mezzotint.errors import GraphError, Problem, UserError, did_you_mean
 from mezzotint.graph import Graph, GraphNode
 from mezzotint.literals import canonical, check_input, type_name
@@ -37,6 +37,7 @@ def validate(
     file: str = "",
     allowed: tuple[Path, ...] = (),
     folder: Path | None = None,
+    embedded: Mapping[str, Any] | None = None,
 ) -> Graph:
     """Check a document against the installed nodes.
 
@@ -46,7 +47,7 @@ def validate(
     """
     base = folder or (path.resolve().parent if path else None)
     name = file or (str(path) if path else "graph")
-    return _Validation(doc, registry, FileAccess(base, allowed), name, path, ()).run()
+    return _Validation(doc, registry, FileAccess(base, allowed, embedded or {}), name, path, ()).run()
 
 
 class _Validation:
@@ -193,8 +194,11 @@ class _Validation:
         if not text.startswith("graph:"):
             self.say(pointer, "not a graph", "bad_use", got=repr(text), wanted='"graph:FILE"')
             return None
+        name = text.removeprefix("graph:")
+        if name in self.access.embedded:
+            return self.embedded(name, pointer)
         try:
-            path = self.access.resolve(text.removeprefix("graph:"))
+            path = self.access.resolve(name)
             parents = (*self.parents, self.path.resolve()) if self.path else self.parents
             if path in parents:
                 chain = " -> ".join(p.name for p in (*parents[parents.index(path) :], path))
@@ -203,12 +207,26 @@ class _Validation:
             if len(parents) >= MAX_GRAPH_DEPTH:
                 self.say(pointer, f"graphs nested deeper than {MAX_GRAPH_DEPTH}", "too_deep")
                 return None
-            access = FileAccess(path.parent, self.access.allowed)
+            access = replace(self.access, folder=path.parent)
             return _Validation(read_graph(path), self.registry, access, str(path), path, parents).run()
         except GraphError as error:
             self.problems += [replace(p, message=f"{p.message} (used at {self.file}#{pointer})") for p in error.problems]
         except UserError as error:
             self.say(pointer, str(error), "bad_file")
+        return None
+
+    def embedded(self, name: str, pointer: str) -> Graph | None:
+        """A subgraph that came along inside a picture."""
+        marker = Path(f"/{name}")
+        if marker in self.parents or len(self.parents) >= MAX_GRAPH_DEPTH:
+            self.say(pointer, f"a graph cannot contain itself: {name}", "recursion")
+            return None
+        try:
+            doc = parse_doc(self.access.embedded[name], f"{self.file}[{name}]")
+            parents = (*self.parents, marker)
+            return _Validation(doc, self.registry, self.access, f"{self.file}[{name}]", None, parents).run()
+        except GraphError as error:
+            self.problems += error.problems
         return None
 
     def graph_node(self, name: str, use: str, inputs: dict[str, Any], pointer: str) -> GraphNode:

@@ -1,0 +1,115 @@
+"""The engine's side of a node's context: progress, cancelling, saved state, realised models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mezzotint.errors import Cancelled, NodeTimeout, PluginError
+from mezzotint.events import Event, StepDone
+
+if TYPE_CHECKING:
+    import threading
+
+    from mezzotint.context import Context
+    from mezzotint.nodes import NodeSpec
+    from mezzotint.plan import Step
+    from mezzotint.runtime import Runtime
+    from mezzotint.values import Recipe
+
+__all__ = ["StepServices"]
+
+
+class StepServices:
+    """Serves one step while it runs; closed when the step ends, which gives its models back."""
+
+    def __init__(
+        self,
+        step: Step,
+        spec: NodeSpec,
+        runtime: Runtime,
+        cancel: threading.Event,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.step = step
+        self.spec = spec
+        self.node_type = spec.id
+        self.device = runtime.settings.resolved_device
+        self.dtype = runtime.settings.dtype
+        self._runtime = runtime
+        self._cancel = cancel
+        self._emit = emit
+        self._models = ExitStack()
+        self._realised: dict[int, tuple[Recipe, Any]] = {}
+        self.has_state = False
+        limit = runtime.settings.timeout if runtime.settings.timeout is not None else spec.timeout
+        self.deadline = time.monotonic() + limit if limit else None
+
+    def close(self) -> None:
+        self._models.close()
+
+    def progress(self, done: int, total: int, preview: Callable[[], Any] | None) -> None:
+        self._emit(StepDone(self.step.name, done, total, preview))
+
+    def is_cancelled(self) -> bool:
+        return self._cancel.is_set() or self.timed_out()
+
+    def timed_out(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def cancelled_as(self) -> Cancelled:
+        """What a cancelled step is reported as."""
+        return NodeTimeout(f"node {self.step.name!r} ran out of time") if self.timed_out() else Cancelled("cancelled")
+
+    def load_state(self) -> Mapping[str, Any] | None:
+        state: Mapping[str, Any] | None = self._runtime.store.load_state(self.step.key)
+        self.has_state = self.has_state or state is not None
+        return state
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        self._runtime.store.save_state(self.step.key, state)
+        self.has_state = True
+
+    def realise(self, recipe: Recipe, ctx: Context) -> Any:
+        """Lease the module from the pool, put the patches on in order, and keep both until the step ends."""
+        held = self._realised.get(id(recipe))
+        if held is not None:
+            return held[1]
+        recipe = self._relocated(recipe)
+        registry = self._runtime.registry
+        if recipe.loader not in registry.loaders:
+            raise PluginError(f"no plugin has the loader {recipe.loader!r} that {recipe.source.uri!r} needs")
+        loader = registry.loaders[recipe.loader]
+        exclusive = any(patch.mutates for patch in recipe.patches)
+        lease = self._runtime.pool.lease(
+            recipe, lambda: loader(recipe, ctx), device=self.device, dtype=self.dtype, exclusive=exclusive, owner=self
+        )
+        model = self._models.enter_context(lease)
+        for patch in recipe.patches:
+            model = self._models.enter_context(patch.apply(model, ctx))
+        self._realised[id(recipe)] = (recipe, model)
+        return model
+
+    def _relocated(self, recipe: Recipe) -> Recipe:
+        # A recipe may come from the store: a bundled source can lie elsewhere by now, with the same content.
+        path = self._runtime.registry.resolve_source(recipe.source.uri)
+        if path is None or str(path) == recipe.source.path:
+            return recipe
+        return recipe.replace(source=replace(recipe.source, path=str(path)))
+
+    def asset(self, name: str) -> Path:
+        import sys
+
+        module = sys.modules[self.spec.fn.__module__]
+        root = Path(module.__file__ or ".").resolve().parent
+        path = (root / name).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            raise PluginError(f"the package of node {self.spec.id!r} ships no file {name!r}")
+        return path
+
+    def step_hooks(self) -> Any:
+        return self._runtime.registry.hooks
