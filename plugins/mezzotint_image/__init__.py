@@ -1,0 +1,41 @@
+"""Pictures, masks and video files: reading, shaping, and the writers of the engine's ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mezzotint import Conditioning, Image, Latents, Mask, Report, Video, Weights, hookimpl
+
+__all__ = ["register_nodes", "register_ports"]
+
+
+@hookimpl
+def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_image.batches import batch, select
+    from mezzotint_image.canvas import composite, crop, pad, solid
+    from mezzotint_image.masks import mask_combine, mask_from_image, mask_refine, mask_shape
+    from mezzotint_image.reading import load
+    from mezzotint_image.resizing import resize
+    from mezzotint_image.sheet import contact_sheet
+
+    pictures = (load, solid, resize, crop, pad, composite, batch, select, contact_sheet)
+    masks = (mask_from_image, mask_shape, mask_refine, mask_combine)
+    for function in (*pictures, *masks):
+        register(function)
+
+
+@hookimpl
+def register_ports(register: Callable[..., None]) -> None:
+    from mezzotint_image import tensors, writers
+
+    register(Image, suffix="png", media_type="image/png", writer=writers.write_image)
+    register(Mask, suffix="png", media_type="image/png", writer=writers.write_mask)
+    register(Video, suffix="mp4", media_type="video/mp4", writer=writers.write_video)
+    register(Report, suffix="json", media_type="application/json", writer=writers.write_report)
+    for port, writer in (
+        (Weights, tensors.write_weights),
+        (Latents, tensors.write_latents),
+        (Conditioning, tensors.write_conditioning),
+    ):
+        register(port, suffix="safetensors", media_type="application/octet-stream", writer=writer)
