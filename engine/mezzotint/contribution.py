@@ -60,6 +60,10 @@ class BrokenPlugin:
     def __str__(self) -> str:
         return f"{self.package} {self.version}".rstrip()
 
+    def described(self) -> str:
+        """Its own name too, where the package has another one."""
+        return str(self) if self.name == self.package else f"{self.name!r} of {self}"
+
 
 @dataclass
 class Contribution:

@@ -129,8 +129,12 @@ class PluginSet:
                 )
         self.index.save()
 
-    def load_file(self, path: Path) -> None:
-        """Load a one-file plugin. Raises: UserError: if there is no such file, or two have one name."""
+    def load_file(self, path: Path, *, must_load: bool = False) -> None:
+        """Load a one-file plugin.
+
+        Raises: UserError: if there is no such file, or two have one name.
+        Raises: PluginError: if it must load and is broken.
+        """
         if not path.is_file():
             raise UserError(f"there is no plugin file {str(path)!r}")
         if self._files.setdefault(path.name, path.resolve()) != path.resolve():
@@ -139,7 +143,7 @@ class PluginSet:
         source = path.read_bytes()
         digest = hashlib.sha256(source).hexdigest()
         given = Provenance(path.name, module=f"mezzotint_file_{path.stem}", digest=digest)
-        self._load(path.name, given, lambda: _execute(source, path, given.module))
+        self._load(path.name, given, lambda: _execute(source, path, given.module), must_load=must_load)
 
     def load_module(self, name: str) -> None:
         """Load a plugin named in MEZZOTINT_PLUGINS."""
@@ -149,15 +153,15 @@ class PluginSet:
         elif name not in self._tried:
             self._load(name, Provenance(name, module=name), lambda: importlib.import_module(name))
 
-    def load_object(self, plugin: Any) -> None:
-        """Load a module or any object with hooks."""
+    def load_object(self, plugin: Any, *, must_load: bool = False) -> None:
+        """Load a module or any object with hooks. Raises: PluginError: if it must load and is broken."""
         name = getattr(plugin, "__name__", None) or type(plugin).__name__
         found = next((f for f in self.found if isinstance(plugin, ModuleType) and f.module == name), None)
         if found is not None:
             self._load_found(found)
         else:
             module = name if isinstance(plugin, ModuleType) else type(plugin).__module__
-            self._load(name, Provenance(name, module=module), lambda: plugin)
+            self._load(name, Provenance(name, module=module), lambda: plugin, must_load=must_load)
 
     def _load_found(self, found: Found) -> None:
         given = Provenance(found.package, found.version, found.module)
@@ -167,7 +171,14 @@ class PluginSet:
             broken = self.broken[found.key]
             self.index.put(found, None, broken.error, broken.traceback)
 
-    def _load(self, key: str, given: Provenance, get: Callable[[], Any], found: Found | None = None) -> bool:
+    def _load(
+        self,
+        key: str,
+        given: Provenance,
+        get: Callable[[], Any],
+        found: Found | None = None,
+        must_load: bool = False,
+    ) -> bool:
         """Whether the plugin is loaded now and was not before. All that goes wrong in it ends here."""
         if key in self._tried:
             return False
@@ -182,7 +193,7 @@ class PluginSet:
         except BaseException as error:
             if self.manager.has_plugin(key):
                 self.manager.unregister(name=key)
-            self._note_broken(key, found.name if found else key, given, error, found)
+            self._note_broken(key, given, error, found, must_load or strict())
             return False
         self.loaded[key] = contribution
         self.broken.pop(key, None)
@@ -228,17 +239,19 @@ class PluginSet:
         return [impl for impl in caller.get_hookimpls() if impl.plugin_name == key]
 
     def _note_broken(
-        self, key: str, name: str, given: Provenance, error: BaseException, found: Found | None
+        self, key: str, given: Provenance, error: BaseException, found: Found | None, fatal: bool
     ) -> None:
         entry = self.index.entries.get(found.key) if found else None
         nodes = tuple(entry.gives.get("nodes", ())) if entry else ()
         trace = "".join(traceback.format_exception(error))
+        name = found.name if found else key
         broken = BrokenPlugin(name, given.package, given.version, _reason(error), trace, nodes)
         self.broken[key] = broken
-        if strict():
-            raise PluginError(f"plugin {broken} failed to load: {broken.error}") from error
-        if found is None or not (entry and entry.error == broken.error):
-            warn(f"plugin {broken} failed to load: {broken.error}")
+        message = f"plugin {broken.described()} failed to load: {broken.error}"
+        if fatal:
+            raise PluginError(message) from error
+        if not (entry and entry.error == broken.error):  # told when it broke; from then on in the listing
+            warn(message)
 
     # --- what the index knows ---
 

@@ -40,23 +40,25 @@ def load_registry(
     namespaces: Iterable[str] | None = None,
     files: Iterable[str | Path] = (),
     extra: Iterable[Any] = (),
+    must_load: bool = True,
     installed: bool = True,
     index: Index | None = None,
 ) -> Registry:
     """A registry of the installed plugins, of one-file plugins, and of plugin objects.
 
     namespaces: import now what gives something there, and the rest when it is asked for. None imports all now.
-    files: paths given with `--plugin`. extra: modules or objects with hooks.
+    files: paths given with `--plugin`. extra: modules or objects with hooks. must_load: False only lists a broken
+    one of these, as it is always done with those that are installed or named in MEZZOTINT_PLUGINS.
     installed: False leaves out third-party packages, MEZZOTINT_PLUGINS and the configuration file.
 
     Raises: UserError: if one of `files` is not there, or the configuration file is wrong.
-    Raises: PluginError: at the first broken plugin, if MEZZOTINT_STRICT_PLUGINS is set.
+    Raises: PluginError: if one of `files` or `extra` is broken; if MEZZOTINT_STRICT_PLUGINS is set, any.
     """
     plugins = PluginSet(index or Index(), installed)
     for path in files:
-        plugins.load_file(Path(path))
+        plugins.load_file(Path(path), must_load=must_load)
     for plugin in extra:
-        plugins.load_object(plugin)
+        plugins.load_object(plugin, must_load=must_load)
     for item in _environment() if installed else ():
         if item.endswith(".py") or os.sep in item:
             plugins.load_file(Path(item))
