@@ -1,0 +1,40 @@
+# Set up once in .venv, then: `make demo` makes a picture, `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test lint types slow docs bench clean
+
+demo: $(READY)
+	$(BIN)/mezzotint run graphs/text_to_image.json --prompt "$(or $(PROMPT),a large red circle on a white background)"
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
+
+slow: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "slow and not gpu"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check engine kernels plugins tests benchmarks
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/mezzotint nodes --markdown > docs/nodes.md
+
+bench: $(READY)
+	$(BIN)/python benchmarks/engine.py
+
+# The constraints pin what a test run depends on; the package itself does not.
+$(READY): pyproject.toml setup.py constraints-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints-dev.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints-dev.txt -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
