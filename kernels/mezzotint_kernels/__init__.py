@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mezzotint_kernels.coefficients import Coefficients
     from mezzotint_kernels.philox import Draw, normals
-    from mezzotint_kernels.step import Coefficients, StepResult, guided, noise_step
+    from mezzotint_kernels.step import StepResult, guided, noise_step
 
 __all__ = ["Coefficients", "Draw", "StepResult", "guided", "noise_step", "normals"]
 
 _HOME = {
-    "Coefficients": "step",
+    "Coefficients": "coefficients",
     "Draw": "philox",
     "StepResult": "step",
     "guided": "step",

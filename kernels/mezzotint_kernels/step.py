@@ -21,42 +21,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mezzotint_kernels.coefficients import MAX_HISTORY, Coefficients, Number
 from mezzotint_kernels.philox import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["MAX_HISTORY", "Coefficients", "Number", "StepResult", "guided", "noise_step"]
-
-MAX_HISTORY = 3
-
-
-Number = float | tuple[float, ...]
-"""One number for the whole batch, or a tuple with one for each sample."""
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """One row: all the numbers of one step. The module's docstring has the formula.
-
-    cx, cg, c0, ch, cz: of the sample, the guided output, the clean picture, the history, the noise.
-    ax, am, lo, hi: how the clean picture follows from sample and guided output, and its bounds.
-    k0, kz: how much picture and how much noise the known region gets.
-    next_scale: of the extra copy made for the model's next input.
-    """
-
-    cx: Number = 0.0
-    cg: Number = 0.0
-    c0: Number = 0.0
-    ch: tuple[Number, ...] = ()
-    cz: Number = 0.0
-    ax: Number = 0.0
-    am: Number = 1.0
-    lo: Number = -math.inf
-    hi: Number = math.inf
-    k0: Number = 1.0
-    kz: Number = 0.0
-    next_scale: Number = 1.0
 
 
 @dataclass(frozen=True)

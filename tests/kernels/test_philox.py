@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from scipy import stats
+
 from mezzotint_kernels import Draw, normals
 from mezzotint_kernels.philox import MAX_NORMAL, philox4x32, stream_id
-from scipy import stats
 
 # Random123 1.14, tests/kat_vectors, philox4x32 10: counter, key, result.
 KNOWN = [

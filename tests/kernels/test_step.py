@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from mezzotint_kernels import Coefficients, Draw, guided, noise_step, normals
 from torch import Tensor
+
+from mezzotint_kernels import Coefficients, Draw, guided, noise_step, normals
 
 
 def tensors(count: int, *, dtype: torch.dtype = torch.float64) -> list[Tensor]:

@@ -1,0 +1,34 @@
+"""Sampling: noise, noise levels, samplers and guidance, as Mezzotint nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mezzotint import hookimpl
+
+
+@hookimpl
+def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    """The nodes of this plugin."""
+    from mezzotint_sampling import nodes
+
+    for function in (nodes.sigmas, nodes.noise, nodes.empty_latents, nodes.guide, nodes.sample):
+        register(function)
+
+
+@hookimpl
+def register_ports(register: Callable[..., None]) -> None:
+    """The patches that a recipe can carry."""
+    from mezzotint_sampling.guidance import ClassifierFree
+
+    register(ClassifierFree)
+
+
+@hookimpl
+def register_samplers(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    """The bundled samplers."""
+    from mezzotint_sampling.samplers import SAMPLERS
+
+    for name, sampler in SAMPLERS.items():
+        register(name, sampler)

@@ -1,0 +1,61 @@
+"""Whether latents, conditioning and denoiser fit together, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from mezzotint import Conditioning, Denoiser, Latents, UserError
+
+__all__ = ["check_inputs"]
+
+
+def check_inputs(denoiser: Denoiser, conditioning: Conditioning, latents: Latents) -> None:
+    """Raises: UserError: with what was got, what was wanted, and what to do."""
+    _check_latents(denoiser, latents)
+    _check_mask(latents)
+    _check_conditioning(conditioning, latents.data.shape[0])
+
+
+def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
+    shape = tuple(latents.data.shape)
+    if len(shape) not in (4, 5):
+        raise UserError(f"latents must be [B, C, H, W] or [B, C, F, H, W]; got shape {shape}")
+    if shape[1] != denoiser.channels:
+        raise UserError(
+            f"latents have {shape[1]} channels; the denoiser ({denoiser.source.uri}) wants "
+            f"{denoiser.channels}"
+        )
+    if latents.space and denoiser.space and latents.space != denoiser.space:
+        raise UserError(
+            f"latents are of the space {latents.space!r}; the denoiser ({denoiser.source.uri}) "
+            f"wants {denoiser.space!r}: encode them with the denoiser's own autoencoder"
+        )
+    if latents.downscale != denoiser.downscale:
+        raise UserError(
+            f"latents have {latents.downscale} pixels to a side; the denoiser wants "
+            f"{denoiser.downscale}"
+        )
+
+
+def _check_mask(latents: Latents) -> None:
+    if latents.mask is None:
+        return
+    data, mask = latents.data.shape, latents.mask.shape
+    frames = (1, data[2]) if len(data) == 5 else ()
+    sizes = {(b, 1, *data[-2:]) for b in (1, data[0])}
+    sizes |= {(b, 1, f, *data[-2:]) for b in (1, data[0]) for f in frames}
+    if tuple(mask) not in sizes:
+        wanted = " or ".join(str(size) for size in sorted(sizes, key=lambda s: (len(s), s)))
+        raise UserError(f"the latents' mask has shape {tuple(mask)}; wanted {wanted}")
+
+
+def _check_conditioning(conditioning: Conditioning, batch: int) -> None:
+    for field in dataclasses.fields(conditioning):
+        value = getattr(conditioning, field.name)
+        if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] not in (1, batch):
+            raise UserError(
+                f"conditioning.{field.name} is for {value.shape[0]} samples; "
+                f"wanted 1 or {batch}, the batch of the latents"
+            )

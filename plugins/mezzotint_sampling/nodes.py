@@ -1,0 +1,212 @@
+"""The sampling nodes: noise levels, noise, empty latents, guidance, and the sampler itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from mezzotint import (
+    Autoencoder,
+    Conditioning,
+    Context,
+    Denoiser,
+    Latents,
+    Noise,
+    Sigmas,
+    UserError,
+    node,
+)
+from mezzotint_sampling.guidance import ClassifierFree
+
+if TYPE_CHECKING:
+    from mezzotint_sampling.samplers import State
+
+__all__ = ["empty_latents", "guide", "noise", "sample", "sigmas"]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+Side = Annotated[int, Field(ge=1, le=16_384)]
+
+_SAMPLERS = ("dpmpp_2m", "euler", "euler_ancestral", "heun", "ddim", "ddpm")
+
+
+@node("sampling.sigmas", version=1)
+def sigmas(
+    denoiser: Denoiser,
+    *,
+    steps: Steps = 20,
+    schedule: Literal["uniform", "discrete", "simple", "karras", "exponential"] = "uniform",
+    spacing: Literal["leading", "linspace", "trailing"] = "trailing",
+    denoise: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    offset: Annotated[int, Field(ge=0)] = 1,
+) -> Sigmas:
+    """The noise levels of a sampling run, from the forward process of the denoiser's training.
+
+    steps: how many steps the run makes.
+    schedule: uniform and discrete are even in the model's training steps (discrete: whole ones),
+        simple takes every n-th of them, karras is even in (sigma / alpha)^(1/7) and exponential
+        in its logarithm.
+    spacing: where uniform and discrete begin and end: trailing starts at the noisiest level,
+        leading ends at the cleanest, linspace does both.
+    denoise: below 1, the last part of a longer schedule, for image to image.
+    offset: training steps by which leading is moved up.
+    """
+    from mezzotint_sampling.sigmas import make_sigmas
+
+    return make_sigmas(denoiser.schedule, steps, schedule, spacing, denoise, offset)
+
+
+@node("sampling.noise", version=1)
+def noise(
+    *,
+    seed: Seed = 0,
+    kind: Literal["philox", "torch"] = "philox",
+    frames: Literal["independent", "shared"] = "independent",
+    stream: str = "",
+) -> Noise:
+    """A source of noise. Sample i of a batch gets the noise of seed + i.
+
+    kind: philox gives the same numbers on every device; torch gives those of torch's CPU generator,
+        for starts bit-equal to diffusers and ComfyUI.
+    frames: whether the frames of a clip have noise of their own or all the same.
+    stream: a name that keeps two sources with one seed apart.
+    """
+    return Noise(seed=seed, kind=kind, frames=frames, stream=stream)
+
+
+@node("sampling.empty_latents", version=1)
+def empty_latents(
+    denoiser: Denoiser | None = None,
+    autoencoder: Autoencoder | None = None,
+    *,
+    width: Side = 512,
+    height: Side = 512,
+    batch: Annotated[int, Field(ge=1, le=4096)] = 1,
+    frames: Annotated[int, Field(ge=1, le=4096)] | None = None,
+) -> Latents:
+    """Latents that hold no picture, all zero: a sampler starts from noise alone.
+
+    denoiser, autoencoder: one of them, whose latents they are to be.
+    width, height: of the decoded pictures, in pixels; multiples of the model's downscale.
+    batch: how many. frames: for clips, [B, C, F, H, W]; None gives pictures, [B, C, H, W].
+    Raises: UserError: a size is not a multiple of the downscale, or neither model is given.
+    """
+    import torch
+
+    model = denoiser if denoiser is not None else autoencoder
+    if model is None:
+        raise UserError("empty latents need a denoiser or an autoencoder; got neither")
+    for side, size in (("width", width), ("height", height)):
+        if size % model.downscale:
+            near = max(1, round(size / model.downscale)) * model.downscale
+            raise UserError(
+                f"{side} must be a multiple of {model.downscale} (pixels per latent); "
+                f"got {size}, the nearest is {near}"
+            )
+    clip = () if frames is None else (frames,)
+    shape = (batch, model.channels, *clip, height // model.downscale, width // model.downscale)
+    return Latents(data=torch.zeros(shape), space=model.space, downscale=model.downscale)
+
+
+@node("sampling.guide", version=1)
+def guide(
+    denoiser: Denoiser,
+    negative: Conditioning,
+    *,
+    scale: Annotated[float, Field(ge=0, le=1000)] = 7.5,
+    rescale: Annotated[float, Field(ge=0, le=1)] = 0.0,
+) -> Denoiser:
+    """Classifier-free guidance: a denoiser that moves away from a negative conditioning.
+
+    negative: what to move away from; the encoding of an empty text is the usual one.
+    scale: 1 is no guidance, and skips the evaluation of the negative.
+    rescale: how far the result is scaled back to the contrast of the unguided one.
+    Source: Ho and Salimans 2022, eq. 6; rescale, Lin et al. 2023, section 3.4.
+    """
+    return denoiser.patched(ClassifierFree(negative=negative, scale=scale, rescale=rescale))
+
+
+@node("sampling.sample", version=1, device=True)
+def sample(
+    ctx: Context,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    latents: Latents,
+    sigmas: Sigmas,
+    noise: Noise,
+    *,
+    sampler: Annotated[str, Field(examples=list(_SAMPLERS))] = "dpmpp_2m",
+    eta: Annotated[float, Field(ge=0)] | None = None,
+    clip: Annotated[float, Field(gt=0)] | None = None,
+) -> Latents:
+    """Sample latents: from noise, or from given latents noised to the first level.
+
+    latents: zero throughout for a picture from nothing; others are kept in proportion to the first
+        level's alpha. Where their mask is 0 they come back exactly as they were (inpainting).
+    sigmas: the levels to visit. noise: where the randomness comes from.
+    sampler: ddpm, ddim, euler, euler_ancestral, heun, dpmpp_2m, or one that a plugin registers.
+    eta: how random ddim (0 unless given) and euler_ancestral (1) are.
+    clip: bounds the clean picture to -clip..clip at every step, for models of pixels.
+    Returns float32. The run is saved after every step and goes on from there, bit for bit.
+    Raises: UserError: latents, conditioning or levels that do not fit the denoiser.
+    """
+    from mezzotint_sampling.checks import check_inputs
+    from mezzotint_sampling.conditioning import for_batch
+    from mezzotint_sampling.noise import numbers_of, starting_point
+    from mezzotint_sampling.run import Region, levels_of, run, sampler_named
+
+    chosen = sampler_named(sampler, getattr(ctx, "samplers", None))
+    levels = levels_of(sigmas)
+    check_inputs(denoiser, conditioning, latents)
+    data = latents.data.to(device=ctx.device, dtype=_float32())
+    numbers = numbers_of(noise, tuple(data.shape), ctx.device)
+    state = _resumed(ctx)
+    result = run(
+        chosen,
+        ctx.realise(denoiser),
+        for_batch(conditioning, data.shape[0]),
+        data if state is not None else starting_point(data, levels[0], numbers),
+        sigmas,
+        numbers,
+        state=state,
+        on_state=lambda now, total: _report(ctx, now, total, latents.space),
+        region=None if latents.mask is None else Region(_mask(latents, data), data),
+        clip=clip,
+        hooks=getattr(ctx, "hooks", None),
+        **({} if eta is None else {"eta": eta}),
+    )
+    return latents.replace(data=result)
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32
+
+
+def _mask(latents: Latents, data: Any) -> Any:
+    """The mask on the device, with a frame axis if the latents have one and it has not."""
+    mask = latents.mask.to(data)
+    return mask.unsqueeze(2) if data.dim() == 5 and mask.dim() == 4 else mask
+
+
+def _resumed(ctx: Context) -> State | None:
+    """The state that an interrupted run saved last."""
+    from mezzotint_sampling.samplers import State
+
+    saved = ctx.resume()
+    if saved is None:
+        return None
+    history = tuple(tensor.to(ctx.device) for tensor in saved["history"])
+    return State(saved["step"], saved["x"].to(ctx.device), history)
+
+
+def _report(ctx: Context, state: State, total: int, space: str) -> None:
+    """Save first, so that a cancelled run has lost nothing."""
+    from mezzotint_sampling.preview import preview
+
+    history = [tensor.cpu() for tensor in state.history]
+    ctx.save_state({"step": state.step, "x": state.x.cpu(), "history": history})
+    shown = state.x if state.x0 is None else state.x0
+    ctx.progress(state.step, total, lambda: preview(shown, space))

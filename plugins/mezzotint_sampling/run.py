@@ -1,0 +1,206 @@
+"""A sampling run: levels, model, noise and one sampler, from the first state or from any later one.
+
+Everything that all samplers share is here, so that none of them has it: the prediction's kind,
+guidance, noise, clipping, the known region, and events.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mezzotint import NoiseLevel, Sigmas, UserError
+from mezzotint_kernels import Coefficients, StepResult, noise_step
+from mezzotint_sampling.samplers import SAMPLERS, Sampler, State, evaluation_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mezzotint import Conditioning, Predictor
+    from mezzotint_sampling.noise import Numbers
+
+__all__ = ["Region", "clean_row", "levels_of", "run", "sampler_named"]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Inpainting: where `mask` is 0 the run keeps `known`, exactly so at the clean end.
+
+    mask: broadcasts to the sample, in 0..1. known: of the sample's shape, clean.
+    """
+
+    mask: Tensor
+    known: Tensor
+
+
+def run(
+    sampler: str | Sampler,
+    predictor: Predictor,
+    conditioning: Conditioning | None,
+    x: Tensor,
+    sigmas: Sigmas,
+    noise: Numbers,
+    *,
+    state: State | None = None,
+    on_state: Callable[[State, int], None] | None = None,
+    region: Region | None = None,
+    clip: float | None = None,
+    hooks: Any = None,
+    **options: float,
+) -> Tensor:
+    """Take x from the first level of `sigmas` to the last one, and give it back.
+
+    x: [B, C, ...], at the first level; float64 is computed in float64, all else in float32.
+    noise: the numbers of stochastic samplers and of the known region; draw k + 1 is evaluation k's.
+    state: go on from here; x is then not looked at. The rest must be as it was.
+    on_state: called with each new state and the number of evaluations in the whole run.
+    clip: bounds the clean picture to -clip..clip, for models of pixels.
+    hooks: `before_step` and `after_step` are called on it.
+    options: the sampler's own, such as eta.
+    Raises: UserError: unknown sampler or option, or a model and levels that do not go together.
+    """
+    generator = sampler_named(sampler) if isinstance(sampler, str) else sampler
+    _check_options(sampler, generator, options)
+    levels = levels_of(sigmas)
+    total = evaluation_count(generator, len(levels) - 1)
+    now = state if state is not None else State(0, x)
+    advance = _Advance(predictor, conditioning, noise, region, clip, hooks, now.step, total)
+    for following in generator(advance, levels, now, **options):
+        now = following
+        if now.step != advance.done:
+            raise RuntimeError(
+                f"sampler {sampler!r} yielded step {now.step} after {advance.done} evaluations"
+            )
+        if on_state is not None:
+            on_state(now, total)
+    return now.x
+
+
+def levels_of(sigmas: Sigmas) -> tuple[NoiseLevel, ...]:
+    """The levels of a run, numbered. The last one is where it ends; no model is evaluated there."""
+    steps = len(sigmas.sigmas) - 1
+    if steps < 1:
+        raise UserError(f"sigmas must have at least 2 levels; got {steps + 1}")
+    rows = zip(sigmas.alphas, sigmas.sigmas, sigmas.times, strict=True)
+    return tuple(NoiseLevel(*row, step=i, steps=steps) for i, row in enumerate(rows))
+
+
+def clean_row(kind: str, level: NoiseLevel) -> tuple[float, float]:
+    """(ax, am) with x0 = ax * x + am * prediction, from x = alpha x0 + sigma eps.
+
+    eps; v = alpha eps - sigma x0 (Salimans and Ho 2022, appendix D); x0; flow = eps - x0.
+    Raises: UserError: eps at alpha = 0, where it says nothing about the picture.
+    """
+    alpha, sigma = level.alpha, level.sigma
+    if kind == "eps":
+        if alpha == 0:
+            raise UserError(
+                "a model that predicts eps cannot be run from pure noise (alpha = 0, zero terminal "
+                "SNR): its x0 is undefined there. Use a v or x0 model, or start at a later level"
+            )
+        return 1 / alpha, -sigma / alpha
+    if kind == "v":
+        return alpha / (alpha**2 + sigma**2), -sigma / (alpha**2 + sigma**2)
+    if kind == "flow":
+        return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+    if kind == "x0":
+        return 0.0, 1.0
+    raise UserError(f"unknown kind of prediction {kind!r}; known: eps, v, x0, flow")
+
+
+def sampler_named(name: str, others: Mapping[str, Sampler] | None = None) -> Sampler:
+    """The sampler of that name: a bundled one, or one of `others`, which plugins have registered.
+
+    Raises: UserError: there is none; it names the nearest.
+    """
+    for table in (SAMPLERS, others or {}):
+        if name in table:
+            return table[name]
+    known = sorted({*SAMPLERS, *(others or ())})
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    raise UserError(f"unknown sampler {name!r}{hint}")
+
+
+class _Advance:
+    """One model evaluation and the step that follows from it; counts the evaluations."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        conditioning: Conditioning | None,
+        noise: Numbers,
+        region: Region | None,
+        clip: float | None,
+        hooks: Any,
+        done: int,
+        total: int,
+    ) -> None:
+        self.predictor = predictor
+        self.conditioning = conditioning
+        self.noise = noise
+        self.region = region
+        self.clip = clip
+        self.hooks = hooks
+        self.done = done
+        self.total = total
+
+    def __call__(
+        self,
+        x: Tensor,
+        here: NoiseLevel,
+        there: NoiseLevel,
+        row: Coefficients,
+        history: tuple[Tensor, ...] = (),
+    ) -> StepResult:
+        if self.hooks is not None:
+            self.hooks.before_step(step=self.done, steps=self.total, x=x, level=here)
+        with torch.no_grad():
+            prediction = self.predictor.predict(x, here, self.conditioning)
+            result = noise_step(
+                x,
+                prediction.outputs,
+                self._completed(row, prediction.kind, here, there),
+                weights=prediction.weights,
+                rescale=prediction.rescale,
+                history=history,
+                noise=self.noise.at(self.done + 1) if row.cz else None,
+                **self._known(there),
+            )
+        if self.hooks is not None:
+            self.hooks.after_step(step=self.done, steps=self.total, x=result.x, x0=result.x0)
+        self.done += 1
+        return result
+
+    def _completed(
+        self, row: Coefficients, kind: str, here: NoiseLevel, there: NoiseLevel
+    ) -> Coefficients:
+        """The sampler's row with what does not depend on the sampler."""
+        ax, am = clean_row(kind, here)
+        row = replace(row, ax=ax, am=am, k0=there.alpha, kz=there.sigma)
+        return row if self.clip is None else replace(row, lo=-self.clip, hi=self.clip)
+
+    def _known(self, there: NoiseLevel) -> dict[str, Any]:
+        """The known region, noised to the level that the step goes to with numbers of its own."""
+        if self.region is None:
+            return {}
+        numbers = self.noise.known(self.done + 1) if there.sigma > 0 else None
+        return {
+            "mask": self.region.mask,
+            "known": self.region.known,
+            "known_noise": numbers,
+        }
+
+
+def _check_options(name: str | Sampler, sampler: Sampler, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(sampler).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            has = f"its options: {', '.join(known)}" if known else "it has no options"
+            raise UserError(f"sampler {name!r} has no option {option!r}; {has}")
