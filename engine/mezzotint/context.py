@@ -32,6 +32,7 @@ class NodeServices(Protocol):
     def realise(self, recipe: Recipe, ctx: Context) -> Any: ...
     def asset(self, name: str) -> Path: ...
     def step_hooks(self) -> Any: ...
+    def samplers(self) -> Mapping[str, Any]: ...
 
 
 class NoiseSource:
@@ -118,3 +119,8 @@ class Context:
     def hooks(self) -> Any:
         """The plugin hooks `before_step` and `after_step`, for samplers."""
         return self._services.step_hooks()
+
+    @property
+    def samplers(self) -> Mapping[str, Any]:
+        """The samplers that plugins have registered, by name."""
+        return self._services.samplers()

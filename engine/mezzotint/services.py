@@ -113,3 +113,6 @@ class StepServices:
 
     def step_hooks(self) -> Any:
         return self._runtime.registry.hooks
+
+    def samplers(self) -> Mapping[str, Any]:
+        return self._runtime.registry.samplers
