@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import shutil
+import socket
 import struct
 import sys
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mezzotint.errors import StoreError
+from mezzotint.index import is_alive, process_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
-__all__ = ["Blobs", "BytesTensors", "FileTensors", "TemporaryBlob", "tensor_chunks", "tensors_size"]
+__all__ = ["Blobs", "BytesTensors", "Evicted", "FileTensors", "TemporaryBlob", "tensor_chunks", "tensors_size"]
 
 _SAFETENSORS_NAMES = {
     "float64": "F64",
@@ -118,6 +120,16 @@ class _Header:
         return flat.view(dtype).reshape(entry["shape"])
 
 
+class Evicted(StoreError):
+    """A blob has gone since its entry was found: another process evicted it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"a stored value was evicted while it was in use ({path.name[:12]}…): "
+            f"run again, with a larger MEZZOTINT_CACHE_LIMIT"
+        )
+
+
 class BytesTensors:
     """Tensors inside a run of bytes in memory."""
 
@@ -149,9 +161,7 @@ class FileTensors:
             with open(self._path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
                 yield mapped
         except FileNotFoundError as error:
-            raise StoreError(
-                f"a stored value was evicted while it was in use: {self._path}; run again, with a larger cache limit"
-            ) from error
+            raise Evicted(self._path) from error
         except OSError as error:
             raise StoreError(f"cannot read {self._path}: {error}") from error
 
@@ -195,9 +205,25 @@ class Blobs:
         """Where the blob with this digest lies, if it is there."""
         return self.folder / "blobs" / digest[:2] / digest
 
+    def temporary(self) -> Path:
+        """A new name for a file in `tmp/`, from which others can tell whether its writer lives."""
+        pid = os.getpid()
+        return self.folder / "tmp" / f"{pid}-{process_start(pid)}-{secrets.token_hex(8)}-{socket.gethostname()}"
+
+    def remove_temporaries(self) -> int:
+        """Remove the temporary files of dead processes; how many there were."""
+        removed = 0
+        for path in list((self.folder / "tmp").iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                pid, start, _, host = (*path.name.split("-", 3), "", "", "")[:4]
+                if not (pid.isdigit() and is_alive(host, int(pid), start, path.stat().st_mtime)):
+                    path.unlink()
+                    removed += 1
+        return removed
+
     def write(self, chunks: Iterator[bytes | memoryview], wanted: int) -> TemporaryBlob:
         """Write and sync a temporary file. wanted: bytes, for the message when the disk is full."""
-        path = self.folder / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = self.temporary()
         digest, size = hashlib.sha256(), 0
         try:
             with open(path, "xb") as file:
@@ -253,10 +279,12 @@ class Blobs:
         """Read everything anew from now on."""
         self._verified.clear()
 
-    def copy(self, digest: str, target: BinaryIO) -> None:
-        """Copy a blob's bytes."""
-        with open(self.path(digest), "rb") as file:
-            shutil.copyfileobj(file, target, _CHUNK)
+    def open(self, digest: str) -> BinaryIO:
+        """A blob, for reading. Raises: Evicted: it is gone."""
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError as error:
+            raise Evicted(self.path(digest)) from error
 
     def quarantine(self, digest: str) -> Path | None:
         """Set a damaged blob aside, and say where; None if it is gone."""
@@ -273,10 +301,6 @@ class Blobs:
         for inner in (self.folder / "blobs").iterdir():
             for path in inner.iterdir() if inner.is_dir() else ():
                 yield path.name, path
-
-    def temporaries(self) -> Iterator[Path]:
-        """Files that were never named."""
-        yield from (self.folder / "tmp").iterdir()
 
     def failure(self, error: OSError, wanted: int) -> StoreError:
         """What to raise when writing failed."""

@@ -26,7 +26,7 @@ from mezzotint.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Entry", "Index", "Kind", "process_start"]
+__all__ = ["Entry", "Index", "Kind", "is_alive", "process_start"]
 
 Kind = Literal["value", "bytes", "state"]
 
@@ -45,8 +45,8 @@ create table if not exists pin (
 create table if not exists file (path text primary key, stamp text not null, digest text not null) without rowid;
 """
 _COLUMNS = "key, kind, media, blob, digest, size, node, seconds, made, body"
-# A pin of another machine (or container) cannot be checked for life; it counts for this long.
-_FOREIGN_PIN_SECONDS = 24 * 3600.0
+# What a process of another machine (or container) left cannot be checked for life; it counts for this long.
+_FOREIGN_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -293,8 +293,8 @@ class Index:
         """Give freed pages back to the file system, as far as other processes allow it now."""
         with self.lock, self._translated():
             connection = self._open()
-            connection.execute("pragma incremental_vacuum").fetchall()
-            connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+            # As a script: a single statement would be stepped once, and free one page.
+            connection.executescript("pragma incremental_vacuum; pragma wal_checkpoint(truncate);")
 
     # --- pins ---
 
@@ -315,7 +315,7 @@ class Index:
         """The keys that live processes have pinned; pins of dead ones are removed."""
         keys: set[str] = set()
         for token, host, pid, started, made, pinned in connection.execute("select * from pin").fetchall():
-            if _alive(host, pid, started, made):
+            if is_alive(host, pid, started, made):
                 keys.update(json.loads(pinned))
             else:
                 connection.execute("delete from pin where token = ?", (token,))
@@ -349,9 +349,10 @@ def process_start(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _alive(host: str, pid: int, started: str, made: float) -> bool:
+def is_alive(host: str, pid: int, started: str, made: float) -> bool:
+    """Whether the process that left a mark at `made` still runs; another machine's is believed to for a day."""
     if host != socket.gethostname():
-        return time.time() - made < _FOREIGN_PIN_SECONDS
+        return time.time() - made < _FOREIGN_SECONDS
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

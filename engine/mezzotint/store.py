@@ -19,20 +19,20 @@ import json
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from mezzotint.atomic import open_atomic
-from mezzotint.blobs import Blobs, BytesTensors, FileTensors, TemporaryBlob, tensor_chunks, tensors_size
+from mezzotint.blobs import Blobs, BytesTensors, Evicted, FileTensors, TemporaryBlob, tensor_chunks, tensors_size
 from mezzotint.cache import MISS, Cache, Copied, Damage, GcReport, MemoryStore, Miss, Row, Stats, VerifyReport
 from mezzotint.codec import LoadedTypes, decode, encode
 from mezzotint.errors import StoreError, UserError
-from mezzotint.index import Entry, Index, Kind, process_start
+from mezzotint.index import Entry, Index, Kind
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mezzotint.values import Value
@@ -90,6 +90,7 @@ class Store:
         self._misses = 0
         self._total = self._index.size()
         self._counted = time.monotonic()
+        self._patience = 0.0
 
     @classmethod
     def open_default(
@@ -141,20 +142,33 @@ class Store:
             return MISS
         try:
             return self._decode(entry, lazy)
+        except Evicted:
+            return self._missed()
         except StoreError as error:
             # Whole, but not ours to read: a plugin is missing or has changed its class. It may be another's hit.
-            self._misses, self._hits = self._misses + 1, self._hits - 1
             self.on_damage(key, None, str(error))
-            return MISS
+            return self._missed()
+
+    def _missed(self) -> Miss:
+        with self._lock:
+            self._misses, self._hits = self._misses + 1, self._hits - 1
+        return MISS
 
     def _decode(self, entry: Entry, lazy: bool) -> Any:
+        tensors: FileTensors | BytesTensors
         if entry.blob is not None:
-            file = FileTensors(self._blobs.path(entry.blob))
-            text = file.text() if entry.media == _TENSORS else self._blobs.path(entry.blob).read_bytes()
-            return decode(json.loads(text), file, self.types, lazy=lazy)
-        inline = BytesTensors(entry.body or b"")
-        text = inline.text() if entry.media == _TENSORS else entry.body or b""
-        return decode(json.loads(text), inline, self.types, lazy=lazy)
+            tensors = FileTensors(self._blobs.path(entry.blob))
+        else:
+            tensors = BytesTensors(entry.body or b"")
+        text = tensors.text() if entry.media == _TENSORS else self._read(entry)
+        return decode(json.loads(text), tensors, self.types, lazy=lazy)
+
+    def _opened(self, entry: Entry) -> BinaryIO:
+        return io.BytesIO(entry.body or b"") if entry.blob is None else self._blobs.open(entry.blob)
+
+    def _read(self, entry: Entry) -> bytes:
+        with self._opened(entry) as file:
+            return file.read()
 
     def contains_many(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys have a value or bytes, in one query; their bytes are not verified."""
@@ -182,7 +196,10 @@ class Store:
         entry = self._sound(key, "bytes")
         if entry is None:
             return MISS
-        return entry.body or b"" if entry.blob is None else self._blobs.path(entry.blob).read_bytes()
+        try:
+            return self._read(entry)
+        except Evicted:
+            return self._missed()
 
     def copy_to(self, key: str, path: str | os.PathLike[str]) -> Copied | Miss:
         """Copy the bytes of a key to a file that appears whole or not at all, or `MISS`.
@@ -193,11 +210,10 @@ class Store:
         if entry is None:
             return MISS
         try:
-            with open_atomic(path) as target:
-                if entry.blob is None:
-                    target.write(entry.body or b"")
-                else:
-                    self._blobs.copy(entry.blob, target)
+            with self._opened(entry) as source, open_atomic(path) as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+        except Evicted:
+            return self._missed()
         except OSError as error:
             raise UserError(f"cannot write {path} ({entry.size} bytes): {error}") from error
         digest = entry.blob or hashlib.sha256(entry.body or b"").hexdigest()
@@ -221,7 +237,8 @@ class Store:
             entry = self._index.find(key, "state")
             if entry is not None:
                 with self._index.transaction() as connection:
-                    self._delete(connection, [entry])
+                    digests = self._index.delete(connection, [entry])
+                self._remove_unused(digests)
 
     # --- reading an entry ---
 
@@ -253,7 +270,7 @@ class Store:
             if entry.blob is None:
                 path = self.folder / "quarantine" / f"row-{secrets.token_hex(8)}"
                 path.write_bytes(entry.body or b"")
-            self._delete(connection, [entry])
+            self._index.delete(connection, [entry])
         self.on_damage(entry.key, path, reason)
         return Damage(entry.key, path, reason)
 
@@ -313,19 +330,30 @@ class Store:
         self._pending, self._pending_bytes, self._used, self._files = {}, 0, {}, {}
         if not (entries or used or files):
             return
-        with self._index.transaction(wanted) as connection:
-            replaced = self._index.blobs_of(connection, entries)
-            for blob in blobs:
-                self._blobs.adopt(blob)
-            self._index.write(connection, entries, used, files)
-            for digest in self._index.unused(connection, replaced):
-                self._blobs.remove(digest)
+        try:
+            with self._index.transaction(wanted) as connection:
+                replaced = self._index.blobs_of(connection, entries)
+                for blob in blobs:
+                    self._blobs.adopt(blob)
+                self._index.write(connection, entries, used, files)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                self._remove_unused({blob.digest for blob in blobs})
+            raise
         self._total += wanted
+        self._remove_unused(replaced)
 
-    def _delete(self, connection: sqlite3.Connection, entries: list[Entry]) -> None:
-        digests = self._index.delete(connection, entries)
-        for digest in self._index.unused(connection, digests):
-            self._blobs.remove(digest)
+    def _remove_unused(self, digests: set[str]) -> None:
+        """Remove those of the blobs that no entry names (any more).
+
+        In a transaction of its own, after the one that took the entries away: a kill in between leaves a file too
+        many, never an entry without its file.
+        """
+        if not digests:
+            return
+        with self._index.transaction() as connection:
+            for digest in self._index.unused(connection, digests):
+                self._blobs.remove(digest)
 
     # --- keeping the store small ---
 
@@ -344,9 +372,11 @@ class Store:
     def _bound(self) -> None:
         if time.monotonic() - self._counted > _RECOUNT_SECONDS:
             self._recount()
-        if self._total > self.limit_bytes:
+        if self._total > self.limit_bytes and time.monotonic() > self._patience:
             # A little further than needed, so that not every put evicts.
             self._evict(self.limit_bytes, self.limit_bytes - self.limit_bytes // 20)
+            if self._total > self.limit_bytes:  # all the rest is pinned
+                self._patience = time.monotonic() + _RECOUNT_SECONDS
 
     def _recount(self) -> None:
         self._total = self._index.size()
@@ -366,7 +396,8 @@ class Store:
                         break
                     doomed.append(entry)
                     total -= _freed(entry, sharers)
-                self._delete(connection, doomed)
+            digests = self._index.delete(connection, doomed)
+        self._remove_unused(digests)
         self._total, self._counted = total, time.monotonic()
         return GcReport(len(doomed), before - total, total)
 
@@ -388,11 +419,7 @@ class Store:
                 if digest not in named:
                     path.unlink(missing_ok=True)
                     removed += 1
-            for path in list(self._blobs.temporaries()):
-                if not _being_written(path):
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+        return removed + self._blobs.remove_temporaries()
 
     def clear(self) -> GcReport:
         """Remove every entry that is not pinned, all remembered file digests, and the quarantine."""
@@ -486,22 +513,14 @@ def _freed(entry: Entry, sharers: dict[str, int]) -> int:
     return 0 if sharers[entry.blob] else entry.size
 
 
-def _being_written(path: Path) -> bool:
-    """Whether a temporary file may still be in use: its process lives, or it is fresh (it may be another machine's)."""
-    pid = path.name.partition("-")[0]
-    try:
-        return bool(pid.isdigit() and process_start(int(pid))) or time.time() - path.stat().st_mtime < 3600
-    except FileNotFoundError:
-        return False
-
-
 def _prepare_folder(folder: Path) -> Blobs:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         blobs = Blobs(folder)
-        probe = folder / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        probe = blobs.temporary()
         probe.touch()
         probe.unlink()
+        blobs.remove_temporaries()
     except OSError as error:
         raise StoreError(
             f"cannot use the folder {folder} as a store: {error}; give a folder that can be written (MEZZOTINT_CACHE)"
