@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mezzotint.document import parse_doc, read_graph
 from mezzotint.runtime import Runtime, default_runtime
-from mezzotint.validate import validate
 
 if TYPE_CHECKING:
     from mezzotint.events import Event
@@ -24,15 +21,14 @@ __all__ = ["LoadedGraph", "load"]
 
 @dataclass(frozen=True)
 class LoadedGraph:
-    """A validated graph, ready to run. `defaults` are inputs that came along (out of a picture)."""
+    """A validated graph, ready to run."""
 
     graph: Graph
     runtime: Runtime
-    defaults: Mapping[str, Any]
 
     def plan(self, /, **inputs: Any) -> Plan:
         """What a run with these inputs would do."""
-        return self.runtime.plan(self.graph, {**self.defaults, **inputs})
+        return self.runtime.plan(self.graph, inputs)
 
     def run(
         self,
@@ -51,13 +47,15 @@ class LoadedGraph:
         from mezzotint.runner import run_graph
 
         result = run_graph(
-            self.graph, {**self.defaults, **inputs}, self.runtime,
+            self.graph, inputs, self.runtime,
             out=Path(out) if out else None, runs=Path(runs) if runs else None, cancel=cancel, on_event=on_event,
         )  # fmt: skip
         return result.check()
 
     async def arun(self, /, **options: Any) -> RunResult:
         """`run` without blocking the event loop. Cancelling the task stops the run at its next step."""
+        import asyncio  # 30 ms, and only needed here
+
         cancel = options.pop("cancel", None) or threading.Event()
         work = asyncio.get_running_loop().run_in_executor(None, lambda: self.run(cancel=cancel, **options))
         try:
@@ -84,16 +82,10 @@ def load(
     runtime = runtime or default_runtime()
     allowed = tuple(Path(p).resolve() for p in allow)
     if isinstance(source, Mapping):
-        return LoadedGraph(validate(parse_doc(dict(source)), runtime.registry, allowed=allowed), runtime, {})
-    from mezzotint.paths import FileAccess
+        from mezzotint.document import parse_doc
+        from mezzotint.validate import validate
 
-    path = FileAccess.resolve_trusted(str(source))
-    if path.suffix.lower() == ".png":
-        from mezzotint.embed import read_picture
+        return LoadedGraph(validate(parse_doc(dict(source)), runtime.registry, allowed=allowed), runtime)
+    from mezzotint.reading import read_file
 
-        found = read_picture(path)
-        graph = validate(
-            found.doc, runtime.registry, file=str(path), folder=path.parent, allowed=allowed, embedded=found.graphs
-        )
-        return LoadedGraph(graph, runtime, found.inputs)
-    return LoadedGraph(validate(read_graph(path), runtime.registry, path=path, allowed=allowed), runtime, {})
+    return LoadedGraph(read_file(source).validate(runtime.registry, allowed), runtime)

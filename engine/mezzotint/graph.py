@@ -51,7 +51,11 @@ class GraphNode:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A graph without mistakes. file: where it came from, for messages; access: which files it may read."""
+    """A graph without mistakes. file: where it came from, for messages; access: which files it may read.
+
+    given: inputs that came along with it (out of a picture). They stand before the declared defaults, and like these
+    they are the graph's words, not the caller's: paths in them are not trusted.
+    """
 
     doc: GraphDoc
     file: str
@@ -62,6 +66,7 @@ class Graph:
     output_types: Mapping[str, EdgeType]
     warnings: tuple[Problem, ...] = ()
     path: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -128,15 +128,24 @@ def input_annotation(doc: InputDoc) -> Any:
     return Annotated[inner, Field(**given)] if given else inner
 
 
-def bind_inputs(doc: GraphDoc, given: Mapping[str, Any], file: str, pointer: str = "/inputs") -> dict[str, Any]:
-    """The graph's parameters: what the caller gave over the defaults, checked.
+def bind_inputs(
+    doc: GraphDoc,
+    given: Mapping[str, Any],
+    file: str,
+    pointer: str = "/inputs",
+    came_along: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The graph's parameters: what the caller gave over what came along with the graph over the defaults, checked.
+
+    Only the caller's strings are trusted as paths.
 
     Raises: GraphError: every unknown, missing or wrong parameter.
     """
     from mezzotint.errors import GraphError
 
     problems: list[Problem] = []
-    for name in given:
+    inside = {k: v for k, v in (came_along or {}).items() if k not in given}
+    for name in (*given, *inside):
         if name not in doc.inputs:
             near = did_you_mean(name, doc.inputs)
             problems.append(Problem(f"{pointer}/{name}", f"the graph has no input {name!r}", "unknown_input", suggestion=near))
@@ -145,6 +154,8 @@ def bind_inputs(doc: GraphDoc, given: Mapping[str, Any], file: str, pointer: str
         where = f"{pointer}/{name}"
         if name in given:
             bound[name] = _trusted(check_input(wanted, given[name], where, problems))
+        elif name in inside:
+            bound[name] = check_input(wanted, inside[name], where, problems)
         elif wanted.required:
             problems.append(Problem(where, f"the input {name!r} must be given", "missing_input", wanted=wanted.type))
         else:

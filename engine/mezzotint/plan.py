@@ -162,7 +162,7 @@ class _Planner:
 
     def bind(self, graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
         """The top graph's inputs, files found."""
-        bound = bind_inputs(graph.doc, given, graph.file)
+        bound = bind_inputs(graph.doc, given, graph.file, came_along=graph.given)
         before = len(self.problems)
         for name, doc in graph.doc.inputs.items():
             bound[name] = self.file_input(graph, doc, bound[name], f"/inputs/{name}")

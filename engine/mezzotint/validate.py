@@ -38,16 +38,19 @@ def validate(
     allowed: tuple[Path, ...] = (),
     folder: Path | None = None,
     embedded: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Graph:
     """Check a document against the installed nodes.
 
     path: the file it came from; paths written in it stay inside that file's folder, or inside `folder`, or `allowed`.
+    embedded, given: subgraphs and inputs that came along inside a picture.
 
     Raises: GraphError: with every problem found.
     """
     base = folder or (path.resolve().parent if path else None)
     name = file or (str(path) if path else "graph")
-    return _Validation(doc, registry, FileAccess(base, allowed, embedded or {}), name, path, ()).run()
+    graph = _Validation(doc, registry, FileAccess(base, allowed, embedded or {}), name, path, ()).run()
+    return replace(graph, given=dict(given)) if given else graph
 
 
 class _Validation:
