@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)
 
 
 class InputDoc(_Strict):
@@ -47,10 +48,10 @@ class InputDoc(_Strict):
     default: Any = None
     enum: list[Any] | None = None
     format: str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    exclusive_minimum: float | None = Field(default=None, alias="exclusiveMinimum")
-    exclusive_maximum: float | None = Field(default=None, alias="exclusiveMaximum")
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    exclusive_minimum: int | float | None = Field(default=None, alias="exclusiveMinimum")
+    exclusive_maximum: int | float | None = Field(default=None, alias="exclusiveMaximum")
     min_length: int | None = Field(default=None, alias="minLength", ge=0)
     max_length: int | None = Field(default=None, alias="maxLength", ge=0)
     pattern: str | None = None
@@ -157,24 +158,33 @@ def escape_pointer(key: str) -> str:
 
 
 def parse_json(text: str | bytes, file: str = "") -> Any:
-    """JSON with the traps closed: duplicate keys, depth and size are errors, NaN is refused.
+    """JSON with the traps closed: duplicate keys, depth and size are errors; NaN and 1e999 are refused.
 
     Raises: GraphError: naming the line and column, or the key.
     """
     if len(text) > MAX_BYTES:
         raise _fail(file, f"{len(text):,} bytes; a graph file has at most {MAX_BYTES:,}", "too_large")
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        data = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
+        if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is no text, and nothing could write it
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except RecursionError:
         raise _fail(file, "JSON nested too deeply", "too_deep") from None
     except UnicodeDecodeError as error:
         raise _fail(file, f"not UTF-8 text: byte {error.start}", "syntax") from None
+    except UnicodeEncodeError:
+        raise _fail(file, "not valid JSON: a string has half of a surrogate pair", "syntax") from None
     except json.JSONDecodeError as error:
-        raise _fail(file, f"not valid JSON: {error.msg} at line {error.lineno} column {error.colno}", "syntax") from None
+        where = f"line {error.lineno} column {error.colno}"
+        raise _fail(file, f"not valid JSON: {error.msg} at {where}", "syntax") from None
     except _BadJsonError as error:
         raise _fail(file, str(error), "syntax") from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise _fail(file, f"not valid JSON: {error}", "syntax") from None
+    except ValueError:  # more digits than Python converts
+        raise _fail(file, "an integer has too many digits", "syntax") from None
 
 
 class _BadJsonError(Exception):
@@ -194,8 +204,15 @@ def _no_constant(word: str) -> Any:
     raise _BadJsonError(f"{word} is not JSON")
 
 
-def _fail(file: str, message: str, code: str) -> GraphError:
-    return GraphError([Problem("", message, code, file=file)])
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _BadJsonError(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _fail(file: str, message: str, code: str, pointer: str = "") -> GraphError:
+    return GraphError([Problem(pointer, message, code, file=file)])
 
 
 def _short(value: Any, limit: int = 80) -> str:
@@ -209,8 +226,11 @@ def read_graph(path: Path) -> GraphDoc:
     Raises: UserError: if it is missing or unreadable. GraphError: every syntax problem in it.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _fail(str(path), f"{path.stat().st_size:,} bytes; a graph file has at most {MAX_BYTES:,}", "too_large")
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+            raise UserError(f"cannot read the graph {path}: it is not a file")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise _fail(str(path), f"{size:,} bytes; a graph file has at most {MAX_BYTES:,}", "too_large")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the graph {path}: {error.strerror or error}") from error
@@ -224,16 +244,35 @@ def parse_doc(data: Any, file: str = "") -> GraphDoc:
     """
     if not isinstance(data, dict):
         raise _fail(file, f"a graph is a JSON object, got {type(data).__name__}", "syntax")
+    _check_depth(data, file)
     try:
         return GraphDoc.model_validate(data)
     except ValidationError as error:
-        raise GraphError([_problem(e, file) for e in error.errors()]) from None
-    except RecursionError:
-        raise _fail(file, "nested too deeply", "too_deep") from None
+        # Of a number's two kinds each reports the same value; once is enough.
+        problems = {p.pointer: p for p in (_problem(e, file) for e in error.errors())}
+        raise GraphError(list(problems.values())) from None
+
+
+def _check_depth(data: Any, file: str) -> None:
+    """Bound the depth, so that all that comes after may recurse."""
+    waiting: list[tuple[Any, int, Any]] = [(data, 0, ())]
+    while waiting:
+        value, depth, trail = waiting.pop()
+        if depth > MAX_DEPTH:
+            keys: list[str] = []
+            while trail:
+                trail, key = trail
+                keys.insert(0, escape_pointer(str(key)))
+            shown = "/".join(["", *keys[:4]])  # the first steps tell where to look
+            raise _fail(file, f"nested deeper than {MAX_DEPTH} levels", "too_deep", shown)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        waiting += [(v, depth + 1, (trail, k)) for k, v in items if isinstance(v, (dict, list))]
 
 
 def _problem(error: Any, file: str) -> Problem:
     loc = [str(part) for part in error["loc"] if part != "[key]"]
+    if len(loc) > 1 and loc[-1] in ("int", "float") and loc[0] == "inputs":
+        loc.pop()
     pointer = "".join("/" + escape_pointer(part) for part in loc)
     kind = error["type"]
     if kind == "extra_forbidden":
@@ -247,5 +286,7 @@ def _problem(error: Any, file: str) -> Problem:
 def _near_key(loc: list[str]) -> str:
     from mezzotint.errors import did_you_mean
 
-    model: type[BaseModel] = {1: GraphDoc}.get(len(loc), NodeDoc if loc[0] == "nodes" else InputDoc)
+    model: type[BaseModel] = GraphDoc
+    if len(loc) > 1:
+        model = {"nodes": NodeDoc, "outputs": LinkDoc}.get(loc[0], InputDoc)
     return did_you_mean(loc[-1], [f.alias or name for name, f in model.model_fields.items()])
