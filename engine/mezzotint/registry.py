@@ -152,6 +152,9 @@ class Registry:
         if held is None or held[1] is thing or (held[0] == given and held[1] == thing):
             table.held[name] = (given, thing)
             return ""
+        if table is self._nodes and held[0] == given and held[1].keys().isdisjoint(thing):
+            held[1].update(thing)
+            return ""
         preferred = self._prefer.get(name) if table is self._nodes else None
         if preferred in _names(given) and preferred not in _names(held[0]):
             table.held[name] = (given, thing)

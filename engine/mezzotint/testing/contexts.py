@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from mezzotint.context import Context
 from mezzotint.errors import PluginError
@@ -13,6 +14,7 @@ from mezzotint.observers import Hooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mezzotint.registry import Registry
     from mezzotint.values import Recipe
 
 __all__ = ["FakeContext", "fake_context"]
@@ -30,6 +32,7 @@ class FakeServices:
         state: Mapping[str, Any] | None,
         assets: Mapping[str, Path],
         loaders: Mapping[str, Callable[..., Any]],
+        samplers: Mapping[str, Callable[..., Any]],
         previews: bool,
     ) -> None:
         self.node_type = node_type
@@ -38,6 +41,7 @@ class FakeServices:
         self.cancel_at = cancel_at
         self.assets = assets
         self.loaders = loaders
+        self.own_samplers = samplers
         self.wants_previews = previews
         self.reports: list[tuple[int, int]] = []
         self.previews: list[Any] = []
@@ -59,7 +63,7 @@ class FakeServices:
         self.states.append(dict(state))
 
     def realise(self, recipe: Recipe, ctx: Context) -> Any:
-        loader = self.loaders.get(recipe.loader) or _bundled_loader(recipe.loader)
+        loader = self.loaders.get(recipe.loader) or _bundled().loaders.get(recipe.loader)
         if loader is None:
             raise PluginError(
                 f"no loader {recipe.loader!r}; give fake_context(loaders={{{recipe.loader!r}: ...}})"
@@ -76,6 +80,9 @@ class FakeServices:
 
     def step_hooks(self) -> Hooks:
         return Hooks(lambda _: [])
+
+    def samplers(self) -> Mapping[str, Any]:
+        return ChainMap(dict(self.own_samplers), cast("dict[str, Any]", _bundled().samplers))
 
 
 class FakeContext(Context):
@@ -107,6 +114,7 @@ class FakeContext(Context):
             dtype=given.dtype,
             assets=given.assets,
             loaders=given.loaders,
+            samplers=given.own_samplers,
         )
 
     def close(self) -> None:
@@ -129,21 +137,23 @@ def fake_context(
     state: Mapping[str, Any] | None = None,
     assets: Mapping[str, Path] | None = None,
     loaders: Mapping[str, Callable[..., Any]] | None = None,
+    samplers: Mapping[str, Callable[..., Any]] | None = None,
     previews: bool = True,
 ) -> FakeContext:
     """A context without an engine.
 
     node_type: part of the noise's stream, as `namespace.name`. cancel_at: the node is cancelled in its n-th call
     of `progress`. state: what `resume` gives until the node saves another. assets: files by name.
-    loaders: functions for the recipes that the node realises; the bundled ones are known.
-    previews: whether previews are asked for.
+    loaders, samplers: functions by name, besides the bundled ones. previews: whether previews are asked for.
     """
-    services = FakeServices(node_type, device, dtype, cancel_at, state, assets or {}, loaders or {}, previews)
+    services = FakeServices(
+        node_type, device, dtype, cancel_at, state, assets or {}, loaders or {}, samplers or {}, previews
+    )
     return FakeContext(services)
 
 
-def _bundled_loader(name: str) -> Callable[..., Any] | None:
+def _bundled() -> Registry:
     from mezzotint.plugins import load_registry
     from mezzotint.testing import gaussian
 
-    return load_registry(namespaces=(), installed=False, extra=[gaussian]).loaders.get(name)
+    return load_registry(namespaces=(), installed=False, extra=[gaussian])
