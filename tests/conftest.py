@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from mezzotint.api import LoadedGraph, load
 from mezzotint.hookspecs import hookimpl
 from mezzotint.plugins import load_registry

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,6 +67,15 @@ class InputDoc(_Strict):
     @property
     def is_file(self) -> bool:
         return self.type == "string" and self.format in ("image", "video", "path")
+
+    @cached_property
+    def adapter(self) -> Any:
+        """What checks the parameter's values: a pydantic adapter, built once."""
+        from pydantic import TypeAdapter
+
+        from mezzotint.literals import input_annotation
+
+        return TypeAdapter(input_annotation(self))
 
 
 class NodeDoc(_Strict):

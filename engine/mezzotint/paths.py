@@ -1,4 +1,4 @@
-"""Which files a graph may read. The caller's paths are trusted; a path written in a graph stays inside its folder."""
+"""Which files a graph may read: what the caller names, and what lies in the folder of the graph that names it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ class FileAccess:
 
         Raises: UserError: if it leaves the folders, or is not there.
         """
+        _check_text(text)
         bundled = bundled_path(text)
         if bundled is not None:
             return bundled
-        if "\0" in text:
-            raise UserError("a path cannot hold a NUL character")
         if self.folder is None and not self.allowed:
             raise UserError(f"path {text!r} is written in a graph that has no folder; give it as an input")
         path = Path(text)
@@ -50,19 +49,25 @@ class FileAccess:
 
         Raises: UserError: if it is not there.
         """
+        _check_text(text)
         bundled = bundled_path(text)
         if bundled is not None:
             return bundled
-        if "\0" in text:
-            raise UserError("a path cannot hold a NUL character")
-        return _existing(_resolved(Path(text).expanduser()), text)
+        return _existing(_resolved(Path(text), home=True), text)
 
 
-def _resolved(path: Path) -> Path:
+def _check_text(text: str) -> None:
+    if not text:
+        raise UserError("a path cannot be empty")
+    if "\0" in text:
+        raise UserError("a path cannot hold a NUL character")
+
+
+def _resolved(path: Path, home: bool = False) -> Path:
     try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"path {str(path)!r} cannot be followed: {error}") from error
+        return (path.expanduser() if home else path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no such user
+        raise UserError(f"path {str(path)[:200]!r} cannot be followed: {error}") from error
 
 
 def _existing(path: Path, text: str) -> Path:
@@ -71,7 +76,7 @@ def _existing(path: Path, text: str) -> Path:
     except OSError as error:
         raise UserError(f"path {text[:200]!r} cannot be read: {error.strerror}") from error
     if not exists:
-        raise UserError(f"there is no file {text!r}")
+        raise UserError(f"there is no file {text[:200]!r}")
     return path
 
 
@@ -84,7 +89,7 @@ def bundled_path(text: str) -> Path | None:
         return None
     name = text.removeprefix("bundled:graphs/")
     for root in _graph_roots():
-        found = (root / name).resolve()
+        found = _resolved(root / name)
         if found.is_relative_to(root.resolve()) and found.is_file():
             return found
     raise UserError(f"there is no bundled graph {name!r}")

@@ -59,7 +59,11 @@ class EdgeType:
             return other.port is not None and issubclass(other.port, self.port)
         if self.item is not None:
             return other.item is not None and self.item.accepts(other.item)
-        same = {"number": {"number", "integer"}, "file": {"file", "string"}, "source": {"source", "string", "file"}}
+        same = {
+            "number": {"number", "integer"},
+            "file": {"file", "string"},
+            "source": {"source", "string", "file"},
+        }
         return other.port is None and other.name in same.get(self.name, {self.name})
 
 
@@ -88,12 +92,34 @@ class InputSpec:
         return TypeAdapter(literal)
 
     @cached_property
+    def canonical_default(self) -> Any:
+        """The default as it would be were it written in a graph; as it stands where it breaks its own rules."""
+        from pydantic import ValidationError
+
+        if self.default is None or isinstance(self.default, Path) or self.holds_ports or self.holds_files:
+            return list(self.default) if isinstance(self.default, tuple) else self.default
+        try:
+            checked = self.adapter.validate_python(self.default)
+            return self.adapter.dump_python(checked, mode="json")
+        except ValidationError:
+            return list(self.default) if isinstance(self.default, tuple) else self.default
+
+    @cached_property
     def holds_ports(self) -> bool:
         """Whether the input takes ports, so that no literal but null and lists can be given."""
+        return self._innermost.port is not None
+
+    @cached_property
+    def holds_files(self) -> bool:
+        """Whether the input takes files or sources, alone or in lists."""
+        return self._innermost.name in ("file", "source")
+
+    @property
+    def _innermost(self) -> EdgeType:
         inner = self.type
         while inner.item is not None:
             inner = inner.item
-        return inner.port is not None
+        return inner
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema of literals for this input; ports can only be linked."""
@@ -136,6 +162,7 @@ def edge_type(annotation: Any, where: str) -> EdgeType:
         inner = {edge_type(a, where) for a in items}
         return EdgeType("list", item=inner.pop() if len(inner) == 1 else EdgeType("any"))
     if origin is dict or (origin is not None and isinstance(origin, type) and issubclass(origin, typing.Mapping)):
+        _refuse_files(annotation, where, "an object")
         return EdgeType("object")
     if annotation is list:
         return EdgeType("list", item=EdgeType("any"))
@@ -158,7 +185,17 @@ def _union(members: tuple[Any, ...], where: str) -> EdgeType:
         return EdgeType(kinds[0].name, kinds[0].port, kinds[0].item, optional)
     if any(k.port is not None for k in kinds):
         raise PluginError(f"{where}: a union of ports is not supported; make two inputs or a common port")
+    for member in members:
+        _refuse_files(member, where, "a union")
     return EdgeType("any", optional=optional)
+
+
+def _refuse_files(annotation: Any, where: str, inside: str) -> None:
+    # Nobody would know which of the strings are paths, and so look where they lead and what is in them.
+    if isinstance(annotation, type) and issubclass(annotation, (Path, Source)):
+        raise PluginError(f"{where}: a file inside {inside} is not supported; make it an input, or a list")
+    for argument in get_args(annotation):
+        _refuse_files(argument, where, inside)
 
 
 def read_hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -169,7 +206,8 @@ def read_hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(fn, include_extras=True)
     except NameError as error:
-        raise PluginError(f"{where}: {error}; import it outside `if TYPE_CHECKING`, the engine reads it") from error
+        advice = "import it outside `if TYPE_CHECKING`, the engine reads it"
+        raise PluginError(f"{where}: {error}; {advice}") from error
 
 
 def read_inputs(fn: Callable[..., Any], hints: dict[str, Any], where: str) -> tuple[bool, tuple[InputSpec, ...]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mezzotint.document import (
     MAX_BYTES,
     MAX_DEPTH,
