@@ -1,0 +1,5 @@
+"""`python -m mezzotint`."""
+
+from mezzotint.cli import main
+
+main()
