@@ -81,7 +81,7 @@ __all__ = ["command"]
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> int:
     """Run a graph and write its outputs."""
-    options = _Options(ctx, given)
+    options = Options(ctx, given)
     inputs = inputs_of(ctx, given["inputs"])
     items = options.items(inputs)
     runtime = open_runtime(given["plugins"], **options.settings)
@@ -101,7 +101,7 @@ def command(ctx: click.Context, /, **given: Any) -> int:
         return _run_once(graph, inputs, runtime, options, display)
 
 
-class _Options:
+class Options:
     """What the verb was told, beside the graph's inputs."""
 
     def __init__(self, ctx: click.Context, given: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ class _Options:
         )
 
 
-def _run_once(graph: Graph, inputs: dict[str, Any], runtime: Runtime, options: _Options, display: Display) -> int:
+def _run_once(graph: Graph, inputs: dict[str, Any], runtime: Runtime, options: Options, display: Display) -> int:
     from mezzotint.cli.interrupt import Interrupt
 
     try:
