@@ -13,7 +13,19 @@ from mezzotint.values import Port, Value
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BrokenPlugin", "Contribution", "Provenance", "Writer"]
+__all__ = [
+    "BUNDLED_NAMESPACES",
+    "RESERVED_NAMESPACES",
+    "BrokenPlugin",
+    "Contribution",
+    "Provenance",
+    "Writer",
+]
+
+BUNDLED_NAMESPACES = frozenset(
+    ("image", "models", "sampling", "attention", "video", "training", "families", "metrics", "smallworld")
+)
+RESERVED_NAMESPACES = frozenset(("flow", "graph", "inputs"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from mezzotint import ports as _ports
 from mezzotint import values as _values
 from mezzotint.codec import type_name
-from mezzotint.contribution import BrokenPlugin, Contribution, Provenance, Writer
+from mezzotint.contribution import (
+    BUNDLED_NAMESPACES,
+    RESERVED_NAMESPACES,
+    BrokenPlugin,
+    Contribution,
+    Provenance,
+    Writer,
+)
 from mezzotint.errors import PluginError
 from mezzotint.observers import Hooks, first_source
 from mezzotint.values import Port, Value
@@ -23,12 +30,7 @@ if TYPE_CHECKING:
     from mezzotint.nodes import NodeSpec
     from mezzotint.observers import HookImpl
 
-__all__ = ["BUNDLED_NAMESPACES", "BrokenPlugin", "Contribution", "Provenance", "Registry", "Supply", "Writer"]
-
-BUNDLED_NAMESPACES = frozenset(
-    ("image", "models", "sampling", "attention", "video", "training", "families", "metrics", "smallworld")
-)
-_RESERVED = frozenset(("flow", "graph", "inputs"))
+__all__ = ["BrokenPlugin", "Contribution", "Provenance", "Registry", "Supply", "Writer"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -137,7 +139,7 @@ class Registry:
             for name in names:
                 namespace = name.partition(".")[0]
                 refused = f"{given} may not register {kind} {name!r}: the namespace {namespace!r} is"
-                if namespace in _RESERVED:
+                if namespace in RESERVED_NAMESPACES:
                     raise PluginError(f"{refused} the engine's own")
                 preferred = kind == "node" and self._prefer.get(name) in _names(given)
                 if namespace in BUNDLED_NAMESPACES and not given.bundled and not preferred:

@@ -81,7 +81,8 @@ def denoiser(
 ) -> Denoiser:
     """The exact denoiser of Gaussian data, for tests.
 
-    mean: of the data. std: their standard deviation.
+    mean: of the data.
+    std: their standard deviation.
     channels: of the latents.
     prediction: what it predicts.
     """
