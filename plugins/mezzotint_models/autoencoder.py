@@ -18,7 +18,8 @@ __all__ = ["AutoencoderModel", "load_autoencoder"]
 class AutoencoderModel:
     """A realised autoencoder. `module` is diffusers' own, for patches.
 
-    Gradients flow where the input asks for them; the weights are frozen.
+    Gradients flow where the input asks for them; the weights are frozen. Inputs are made contiguous first,
+    since the last bits of a convolution depend on the memory layout.
     """
 
     def __init__(self, module: nn.Module, scale: float, shift: float) -> None:
@@ -33,15 +34,15 @@ class AutoencoderModel:
     def encode(self, pixels: Tensor) -> Tensor:
         """Scaled latents [B, C, H / f, W / f] at the mode of the posterior. pixels: [B, H, W, 3] in 0..1."""
         parameter = next(self.module.parameters())
-        x = pixels.movedim(-1, 1).to(parameter.device, parameter.dtype) * 2 - 1
+        x = pixels.to(parameter.device, parameter.dtype).movedim(-1, 1).contiguous() * 2 - 1
         return (self.module.encode(x, return_dict=False)[0].mode() - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels [B, H, W, 3], float32 in 0..1. latents: scaled, [B, C, H / f, W / f]."""
         parameter = next(self.module.parameters())
-        z = latents.to(parameter.device, parameter.dtype) / self.scale + self.shift
+        z = latents.to(parameter.device, parameter.dtype).contiguous() / self.scale + self.shift
         x = self.module.decode(z, return_dict=False)[0]
-        return (x / 2 + 0.5).clamp(0, 1).movedim(1, -1).float()
+        return (x / 2 + 0.5).clamp(0, 1).movedim(1, -1).float().contiguous()
 
 
 def load_autoencoder(recipe: Autoencoder, ctx: Context) -> AutoencoderModel:

@@ -50,7 +50,9 @@ class UNetPredictor:
         import torch
 
         dtype = next(self.module.parameters()).dtype
-        sample = x.to(dtype)
+        # Contiguous: the last bits of a convolution depend on the memory layout, which a stored value does
+        # not keep.
+        sample = x.to(dtype).contiguous()
         concat = inputs.pop("concat", None)
         if concat is not None:
             sample = torch.cat([sample, concat], dim=1)
@@ -81,7 +83,7 @@ class UNetPredictor:
         for name, value in rows.items():
             if value is not None:
                 per_frame = name == "encoder_hidden_states" and value.ndim == 4
-                value = _rows(value, batch, frames, per_frame, name).to(parameter.device)
+                value = _rows(value, batch, frames, per_frame, name).to(parameter.device).contiguous()
                 inputs[name] = value.to(parameter.dtype) if value.is_floating_point() else value
         return inputs
 

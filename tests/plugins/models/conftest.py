@@ -51,8 +51,14 @@ def ctx(services: Services) -> Context:
     return Context(services)
 
 
-def source_of(path: Path) -> Source:
+def _source_of(path: Path) -> Source:
     return Source(str(path), str(path), "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def source_of():
+    """Makes a resolved source of a path, as the engine would."""
+    return _source_of
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -114,6 +120,101 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         model.save_pretrained(folder / name)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return SimpleNamespace(
-        folder=folder, source=source_of(folder), unet=unet.eval(), vae=vae.eval(), text=text.eval(),
+        folder=folder, source=_source_of(folder), unet=unet.eval(), vae=vae.eval(), text=text.eval(),
         tokenizer=tokenizer, scheduler=scheduler,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def original(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The same networks as one file with Stable Diffusion 1.x's own tensor names."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        **_unet_names(tiny.unet.state_dict(), tiny.unet.config),
+        **_vae_names(tiny.vae.state_dict(), tiny.vae.config),
+        **_text_names(tiny.text.state_dict()),
+    }
+    path = tmp_path_factory.mktemp("original") / "tiny.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return _source_of(path)
+
+
+_RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+
+
+def _unet_names(state: dict, config) -> dict:
+    """diffusers' names to those of the published U-Net: blocks are counted through, up and down."""
+    levels, layers = len(config.block_out_channels), config.layers_per_block
+    blocks = {"mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1"}
+    blocks["mid_block.resnets.1"] = "middle_block.2"
+    for level in range(levels):
+        for layer in range(layers):
+            number = 1 + level * (layers + 1) + layer
+            blocks[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{number}.0"
+            blocks[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{number}.1"
+        blocks[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{(level + 1) * (layers + 1)}.0.op"
+        for layer in range(layers + 1):
+            number = level * (layers + 1) + layer
+            blocks[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{number}.0"
+            blocks[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{number}.1"
+        place = 2 if "CrossAttn" in config.up_block_types[level] else 1
+        last = level * (layers + 1) + layers
+        blocks[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{last}.{place}.conv"
+    single = {
+        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+    }  # fmt: skip
+    return {f"model.diffusion_model.{_renamed(name, {**blocks, **single})}": t for name, t in state.items()}
+
+
+def _renamed(name: str, blocks: dict) -> str:
+    old = next(block for block in blocks if name.startswith(f"{block}."))
+    rest = name.removeprefix(f"{old}.")
+    head, _, leaf = rest.partition(".")
+    rest = f"{_RESNET[head]}.{leaf}" if head in _RESNET else rest
+    return f"{blocks[old]}.{rest}"
+
+
+def _vae_names(state: dict, config) -> dict:
+    levels = len(config.block_out_channels)
+    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+    renamed = {}
+    for name, tensor in state.items():
+        new = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+        for level in range(levels):
+            new = new.replace(f"encoder.down_blocks.{level}.resnets", f"encoder.down.{level}.block")
+            new = new.replace(f"encoder.down_blocks.{level}.downsamplers.0", f"encoder.down.{level}.downsample")
+            new = new.replace(f"decoder.up_blocks.{level}.resnets", f"decoder.up.{levels - 1 - level}.block")
+            new = new.replace(f"decoder.up_blocks.{level}.upsamplers.0", f"decoder.up.{levels - 1 - level}.upsample")
+        new = new.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+        if "mid_block.attentions.0" in new:
+            for theirs, ours in attention.items():
+                new = new.replace(f"mid_block.attentions.0.{theirs}.", f"mid.attn_1.{ours}.")
+            # Stored as 1x1 convolutions.
+            tensor = tensor[..., None, None] if tensor.ndim == 2 else tensor
+        renamed[f"first_stage_model.{new}"] = tensor
+    return renamed
+
+
+def _text_names(state: dict) -> dict:
+    import torch
+
+    prefix = "cond_stage_model.transformer.text_model."
+    renamed = {prefix + name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    return renamed | {f"{prefix}embeddings.position_ids": torch.arange(16).unsqueeze(0)}
+
+
+@pytest.fixture(scope="session")
+def packed(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The same networks as one file made by models.pack."""
+    from mezzotint_image.tensors import write_weights
+    from mezzotint_models.checkpoint import pack
+
+    path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
+    (content,) = write_weights(pack(tiny.source))
+    path.write_bytes(content)
+    return _source_of(path)
