@@ -1,1 +1,29 @@
-"""The bundled captioned world: scenes, drawing, captions, tokenizer and checker."""
+"""The bundled captioned world.
+
+Scenes, drawing, captions, tokenizer and checker, and the model trained on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mezzotint import hookimpl
+
+__all__ = ["SOURCE", "register_nodes", "resolve_source"]
+
+SOURCE = "bundled:smallworld"
+
+
+@hookimpl
+def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_smallworld.nodes import check, dataset, pictures
+
+    for function in (pictures, dataset, check):
+        register(function)
+
+
+@hookimpl
+def resolve_source(uri: str) -> Path | None:
+    return Path(__file__).parent / "weights" if uri == SOURCE else None
