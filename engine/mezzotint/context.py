@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from mezzotint.ports import Dataset
     from mezzotint.values import Recipe
 
 __all__ = ["Context", "NoiseSource", "NodeServices"]
@@ -30,6 +31,7 @@ class NodeServices(Protocol):
     def load_state(self) -> Mapping[str, Any] | None: ...
     def save_state(self, state: Mapping[str, Any]) -> None: ...
     def realise(self, recipe: Recipe, ctx: Context) -> Any: ...
+    def open_dataset(self, dataset: Dataset, ctx: Context) -> Any: ...
     def asset(self, name: str) -> Path: ...
     def step_hooks(self) -> Any: ...
     def samplers(self) -> Mapping[str, Any]: ...
@@ -110,6 +112,10 @@ class Context:
     def realise(self, recipe: Recipe) -> Any:
         """Load the model that a recipe describes, patches applied; it is the node's until the node returns."""
         return self._services.realise(recipe, self)
+
+    def open_dataset(self, dataset: Dataset) -> Any:
+        """The reader of a data set: `len(reader)` items, each a dict with "image" ([H, W, C] uint8) and "caption"."""
+        return self._services.open_dataset(dataset, self)
 
     def asset(self, name: str) -> Path:
         """A file that the node's own package ships, by its path inside the package."""

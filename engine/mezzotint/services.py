@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mezzotint.context import Context
     from mezzotint.nodes import NodeSpec
     from mezzotint.plan import Step
+    from mezzotint.ports import Dataset
     from mezzotint.runtime import Runtime
     from mezzotint.values import Recipe
 
@@ -93,6 +94,13 @@ class StepServices:
             model = self._models.enter_context(patch.apply(model, ctx))
         self._realised[id(recipe)] = (recipe, model)
         return model
+
+    def open_dataset(self, dataset: Dataset, ctx: Context) -> Any:
+        """Data sets are read by loaders too: the reader's name is a loader's."""
+        loaders = self._runtime.registry.loaders
+        if dataset.reader not in loaders:
+            raise PluginError(f"no plugin has the reader {dataset.reader!r} that the data set needs")
+        return loaders[dataset.reader](dataset, ctx)
 
     def _relocated(self, recipe: Recipe) -> Recipe:
         # A recipe may come from the store: a bundled source can lie elsewhere by now, with the same content.
