@@ -39,6 +39,7 @@ SAME_COLOUR: Final = 65.0  # RGB distance from its nearest name beyond which a c
 SPECK: Final = 20.0  # pixels; a smaller blob is noise, the smallest true object covers 90
 SAME_SHAPE: Final = 0.15  # share of a template's energy by which an outline may miss it
 OFF_CENTRE: Final = 3.75  # pixels; true centres lie within 1.5, other places from 6 on
+SIMPLER: Final = 5.0  # RGB distance by which a two-coloured ground must fit better than a plain one
 GRID: Final = 36  # templates are compared on a GRID x GRID raster
 
 _NAMES: Final = (*COLOURS, *UNNAMED_COLOURS)
@@ -212,15 +213,19 @@ def _colour_name(rgb: Floats) -> str | None:
 
 def _read_ground(picture: Floats) -> tuple[SeenGround, Floats]:
     """The ground's name and its colour under every pixel, [64, 64, 3]."""
-    fits = [_fit_plain(picture), _fit_gradient(picture), _fit_stripes(picture)]
-    costs = []
-    for index, (_, model) in enumerate(fits):
-        misses = np.linalg.norm(picture - model, axis=2)[_RIM]
+    best: tuple[float, str, list[Floats], Floats] | None = None
+    for kind, fit in zip(GROUNDS, (_fit_plain, _fit_gradient, _fit_stripes), strict=True):
+        ends, model = fit(picture)
+        misses = np.linalg.norm((picture - model)[_RIM], axis=1)
         # A plain ground also fits as two equal colours: the simplest wins unless clearly worse.
-        costs.append(np.minimum(misses, 60).mean() + (5.0 if index else 0.0))
-    best = int(np.argmin(costs))
-    ends, model = fits[best]
-    return SeenGround(GROUNDS[best], tuple(_colour_name(rgb) for rgb in ends)), model
+        cost = float(np.minimum(misses, 60).mean()) + (0.0 if kind == "plain" else SIMPLER)
+        if best is None or cost < best[0]:
+            best = (cost, kind, ends, model)
+        if cost <= SIMPLER:
+            break
+    assert best is not None
+    _, kind, ends, model = best
+    return SeenGround(kind, tuple(_colour_name(rgb) for rgb in ends)), model
 
 
 def _fit_plain(picture: Floats) -> tuple[list[Floats], Floats]:
@@ -253,11 +258,14 @@ def _fit_stripes(picture: Floats) -> tuple[list[Floats], Floats]:
         odd = ((np.arange(FRAME) + phase) // 8 % 2 == 1)[:, None]
         ends = [np.median(shown[part[:, 0]], axis=0) for part in (~odd, odd)]
         misses = np.linalg.norm(shown - np.where(odd, ends[1], ends[0]), axis=1)
-        fits.append((np.minimum(misses, 60).mean(), phase, ends, odd, misses))
-    _, _, ends, odd, misses = min(fits, key=lambda fit: fit[:2])
-    # Where stripes meet, a blurred picture has mixtures: take what the rim shows there.
-    close = misses < 0.6 * np.linalg.norm(ends[1] - ends[0])
-    model = np.where(close[:, None], shown, np.where(odd, ends[1], ends[0]))
+        fits.append((np.minimum(misses, 60).mean(), phase, ends, odd))
+    _, _, ends, odd = min(fits, key=lambda fit: fit[:2])
+    # Where stripes meet, a blurred picture has mixtures: take the share that the rim shows there.
+    ahead = ends[1] - ends[0]
+    share = np.clip((shown - ends[0]) @ ahead / max(float(ahead @ ahead), 1.0), 0, 1)[:, None]
+    meets = (odd != np.roll(odd, 1)) | (odd != np.roll(odd, -1))
+    share = np.where(meets & (np.abs(share - odd) < 0.6), share, odd)
+    model = ends[0] + share * ahead
     first = int(odd[0, 0])
     return [ends[first], ends[1 - first]], np.broadcast_to(model, picture.shape)
 
@@ -269,10 +277,7 @@ def _blobs(picture: Floats, ground: Floats) -> list[tuple[Floats, Floats]]:
     labels, count = ndimage.label(cores, structure=np.ones((3, 3)))
     if not count:
         return _smears(picture, contrast, [])
-    index = range(1, count + 1)
-    colours = np.stack(
-        [ndimage.median(picture[..., channel], labels, index) for channel in range(3)], axis=1
-    )
+    colours = np.stack([np.median(picture[labels == n], axis=0) for n in range(1, count + 1)])
     # Each pixel is a mixture of the ground and the colour of the nearest core.
     _, (rows, columns) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     nearest = labels[rows, columns]
@@ -426,8 +431,8 @@ def _templates() -> tuple[Floats, tuple[str, ...], dict[str, tuple[float, ...]]]
             sharp = _render(shape, radius)
             bank += [_normalised(sharp), _normalised(ndimage.gaussian_filter(sharp, 0.9))]
             owners += [shape, shape]
-            offsets = [(part + 0.5 - FRAME / 2) / radius for part in ndimage.center_of_mass(sharp)]
-            measures[shape] = (float(sharp.sum() / radius**2), *offsets)
+            middle = [float(part) + 0.5 - FRAME / 2 for part in ndimage.center_of_mass(sharp)]
+            measures[shape] = (float(sharp.sum()) / radius**2, *(part / radius for part in middle))
     return np.stack(bank), tuple(owners), measures
 
 
