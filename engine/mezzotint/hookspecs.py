@@ -31,8 +31,8 @@ def register_ports(register: Callable[..., None]) -> None:
     """Call `register(PortType)` for each new port, patch or other value type that edges or recipes carry.
 
     `register(PortType, suffix="png", media_type="image/png", writer=function)` also says how the runner writes an
-    output of that type: `writer(value, info) -> list[bytes]`, where `info` is an `OutputInfo`. The engine's own
-    port types get their writers in the same way.
+    output of that type: `writer(value, info) -> list[bytes]`, one item per file, or a dict from relative paths to
+    bytes for a folder; `info` is an `OutputInfo`. The engine's own port types get their writers in the same way.
     """
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mezzotint.embed import KEYWORD
@@ -86,8 +86,7 @@ def write_output(
         parts, data = _encode(name, value(), runtime, key, meta)
     written = []
     for i, part in enumerate(parts):
-        number = f"-{i:03}" if len(parts) > 1 else ""
-        path = folder / f"{stem}-{name}-{key[:8]}{number}.{part['suffix']}"
+        path = folder / _file_name(f"{stem}-{name}-{key[:8]}", part, i, len(parts))
         content = data.get(part["key"]) or runtime.store.get_bytes(part["key"])
         if content is None or content is MISS:
             return write_output(plan, name, runtime, folder, meta, stem, None, value, emit)
@@ -95,6 +94,14 @@ def write_output(
         written.append(OutputFile(name, path, hashlib.sha256(content).hexdigest(), len(content)))
         emit(OutputWritten(name, str(path), len(content), cached))
     return written
+
+
+def _file_name(stem: str, part: Mapping[str, Any], index: int, count: int) -> str:
+    """One file beside the others, or its place in the folder that its writer makes."""
+    if part.get("file"):
+        return f"{stem}/{part['file']}"
+    number = f"-{index:03}" if count > 1 else ""
+    return f"{stem}{number}.{part['suffix']}"
 
 
 def _place(path: Path, content: bytes) -> None:
@@ -112,29 +119,48 @@ def _encode(
 ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     parts: list[dict[str, Any]] = []
     data: dict[str, bytes] = {}
-    for suffix, media_type, content in _files(name, value, runtime):
-        if suffix == "png":
+    for file in _files(name, value, runtime):
+        content = file.content
+        if file.suffix == "png":
             from mezzotint.png import add_text
 
             content = add_text(content, KEYWORD, meta)
         part = _part_key(key, len(parts))
-        parts.append({"suffix": suffix, "key": part})
+        parts.append({"suffix": file.suffix, "key": part, "file": file.name})
         data[part] = content
-        runtime.keep(partial(runtime.store.put_bytes, part, content, media_type))
+        runtime.keep(partial(runtime.store.put_bytes, part, content, file.media_type))
     runtime.keep(partial(runtime.store.put, key, parts, node="output"))
     return parts, data
 
 
-def _files(name: str, value: Any, runtime: Runtime) -> list[tuple[str, str, bytes]]:
-    """The encoded files of a value (suffix, media type, content): one or more for a port, one JSON file for plain values."""
+@dataclass(frozen=True)
+class _File:
+    suffix: str
+    media_type: str
+    content: bytes
+    name: str = ""
+
+
+def _files(name: str, value: Any, runtime: Runtime) -> list[_File]:
+    """The encoded files of a value: one or more for a port, one JSON file for plain values."""
     if isinstance(value, list) and any(isinstance(v, Port) for v in value):
         return [file for item in value for file in _files(name, item, runtime)]
     if not isinstance(value, Port):
-        return [("json", "application/json", (json.dumps(value, indent=2, default=str) + "\n").encode())]
+        return [_File("json", "application/json", (json.dumps(value, indent=2, default=str) + "\n").encode())]
     writer = runtime.registry.writer(type(value))
     if writer is None:
         raise PluginError(f"output {name!r}: no plugin can write a {value.port_name} to a file")
     contents = writer.fn(value, OutputInfo(name, writer.suffix))
+    if isinstance(contents, dict):
+        return [_in_folder(path, content, value) for path, content in contents.items()]
     if not isinstance(contents, list) or not all(isinstance(c, bytes) for c in contents):
-        raise PluginError(f"the writer of {value.port_name} returned {type(contents).__name__}, wanted a list of bytes")
-    return [(writer.suffix, writer.media_type, content) for content in contents]
+        got = type(contents).__name__
+        raise PluginError(f"the writer of {value.port_name} returned {got}, wanted a list of bytes, or a dict by path")
+    return [_File(writer.suffix, writer.media_type, content) for content in contents]
+
+
+def _in_folder(path: str, content: bytes, value: Port) -> _File:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not isinstance(content, bytes):
+        raise PluginError(f"the writer of {value.port_name} gave {path!r}; wanted a path inside the folder, and bytes")
+    return _File(pure.suffix.removeprefix("."), "application/octet-stream", content, pure.as_posix())
