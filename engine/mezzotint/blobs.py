@@ -1,7 +1,7 @@
 """How values and files lie in the store's folder: as bytes whose names are their digests.
 
-A stored value is one run of bytes, a safetensors file with one text in its header: the JSON half of the value. Files
-are written to `tmp/`, synced, and renamed to `blobs/<aa>/<sha256>` by the store, inside a transaction of its index.
+A stored value is one run of bytes, a safetensors file with one text in its header: the JSON half of the value.
+Files are written to `tmp/`, synced, and renamed to `blobs/<aa>/<sha256>` inside a transaction of the index.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TORCH_NAMES = {short: name for name, short in _SAFETENSORS_NAMES.items()}
 _CHUNK = 1 << 22
 
 
-# --- tensors as bytes -----------------------------------------------------------------------------------------------
+# --- tensors as bytes ---
 
 
 def tensors_size(tensors: Mapping[str, Tensor]) -> int:
@@ -180,7 +180,7 @@ class FileTensors:
             return _Header(mapped).text
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Blobs:
         final = self.path(blob.digest)
         try:
             final.parent.mkdir(mode=0o700, exist_ok=True)
-            # Also over a blob of that name: it should be the same bytes, and if it was damaged, now is whole again.
+            # Also over a blob of that name: the same bytes, and if it was damaged, it is whole again.
             os.replace(blob.path, final)
         except OSError as error:
             raise self.failure(error, blob.size) from error
@@ -257,7 +257,10 @@ class Blobs:
         self.path(digest).unlink(missing_ok=True)
 
     def damage(self, digest: str) -> str:
-        """Why the blob cannot be used, or an empty string. Its bytes are read once per process and version of the file."""
+        """Why the blob cannot be used, or an empty string.
+
+        Its bytes are read once per process, and again when the file has changed.
+        """
         path = self.path(digest)
         try:
             with open(path, "rb") as file:

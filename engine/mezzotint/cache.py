@@ -1,7 +1,7 @@
 """What the engine asks of a store, and the store without a disk.
 
-A store maps keys (the content keys of a plan's steps) to values, to encoded outputs, and to the saved states of nodes
-that were interrupted.
+A store maps keys (the content keys of a plan's steps) to values, to encoded outputs, and to the saved states of
+nodes that were interrupted.
 """
 
 from __future__ import annotations

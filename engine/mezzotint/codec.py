@@ -1,12 +1,13 @@
 """Values as JSON and tensors, and back: the form in which they lie in the store and go to other processes.
 
-The JSON half holds all but the numbers of tensors, of which it knows dtype and shape. Reading is lazy: a field that
-holds tensors is loaded when it is first touched, so a value can be looked at without importing torch. Classes are
-looked up by name in a table that the caller gives; nothing is imported and no code runs because of what is read.
+The JSON half holds all but the numbers of tensors, of which it knows dtype and shape. Reading is lazy: a field
+that holds tensors is loaded when it is first touched, so a value can be looked at without importing torch.
+Classes are looked up by name in a table that the caller gives; nothing is imported and no code runs because of
+what is read.
 
-A tensor comes back with the bits, dtype, shape and, where its memory has no gaps, the strides that it had, in memory
-as aligned as any fresh tensor's: kernels choose their arithmetic by layout, so a cached value gives the same
-results as a fresh one. Device, gradient and sharing of memory are not kept.
+A tensor comes back with the bits, dtype, shape and, where its memory has no gaps, the strides that it had, in
+memory as aligned as any fresh tensor's: kernels choose their arithmetic by layout, so a cached value gives the
+same results as a fresh one. Device, gradient and sharing of memory are not kept.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _MARKS = frozenset({"$tensor", "$tuple", "$dict", "$value", "$float", "$bytes"})
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A value taken apart. meta: strict JSON. tensors: by the names that `meta` uses, dense, one-dimensional or C order."""
+    """A value taken apart. meta: strict JSON. tensors: by the names that `meta` uses, in C order, on the CPU."""
 
     meta: Any
     tensors: Mapping[str, Tensor]
@@ -114,7 +115,7 @@ def _subclasses(cls: type[Value]) -> Iterator[type[Value]]:
         yield from _subclasses(sub)
 
 
-# --- taking apart ---------------------------------------------------------------------------------------------------
+# --- taking apart ---
 
 
 def encode(value: Any, types: Mapping[str, type[Value]] | None = None) -> Encoded:
@@ -171,7 +172,7 @@ class _Encoder:
     @staticmethod
     def _integer(value: int, where: str) -> int:
         if value.bit_length() > _MAX_INT_BITS:
-            raise PluginError(f"{where}: an integer of {value.bit_length()} bits; at most {_MAX_INT_BITS} can be stored")
+            raise PluginError(f"{where}: an integer of {value.bit_length()} bits; at most {_MAX_INT_BITS} fit")
         return value
 
     def _mapping(self, value: Mapping[Any, Any], where: str, depth: int) -> Any:
@@ -189,7 +190,7 @@ class _Encoder:
         if self.types is not None and self.types.get(name) is not cls:
             raise PluginError(f"{where}: the value class {name} is not registered, so it could not be read back")
         if not dataclasses.is_dataclass(cls) or "__dataclass_params__" not in cls.__dict__:
-            raise PluginError(f"{where}: the value class {name} must be decorated with @dataclass(frozen=True, eq=False)")
+            raise PluginError(f"{where}: {name} must be decorated with @dataclass(frozen=True, eq=False)")
         fields = {
             field.name: self.visit(getattr(value, field.name), f"{where}.{field.name}", depth + 1)
             for field in dataclasses.fields(cls)
@@ -216,7 +217,8 @@ def _dense(tensor: Tensor, where: str) -> tuple[Tensor, tuple[int, ...] | None]:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        raise PluginError(f"{where}: only dense tensors with data can be stored, got {tensor.layout} on {tensor.device}")
+        got = f"{tensor.layout} on {tensor.device}"
+        raise PluginError(f"{where}: only dense tensors with data can be stored, got {got}")
     if str(tensor.dtype).removeprefix("torch.") not in STORED_DTYPES:
         raise PluginError(f"{where}: tensors of {tensor.dtype} cannot be stored")
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
@@ -251,7 +253,7 @@ def _fills_its_memory(tensor: Tensor) -> bool:
     return True
 
 
-# --- putting together -----------------------------------------------------------------------------------------------
+# --- putting together ---
 
 
 def decode(
@@ -302,10 +304,11 @@ class _Decoder:
     def _value(self, name: str, nodes: dict[str, Any]) -> Value:
         cls = self.types.get(name)
         if cls is None:
-            raise StoreError(f"no class is registered for stored values of type {name!r}; is its plugin installed?")
+            raise StoreError(f"no class is registered for stored values of type {name!r}; is a plugin missing?")
         known = _prepared_fields(cls)
         if unknown := sorted(nodes.keys() - known):
-            raise StoreError(f"stored values of type {name!r} have fields that the class lacks: {', '.join(unknown)}")
+            lacks = f"have fields that the class lacks: {', '.join(unknown)}"
+            raise StoreError(f"stored values of type {name!r} {lacks}")
         now: dict[str, Any] = {}
         later: dict[str, Any] = {}
         for field, node in nodes.items():
@@ -401,7 +404,7 @@ def _info(node: Mapping[str, Any]) -> TensorInfo:
     )
 
 
-# --- looking without torch ------------------------------------------------------------------------------------------
+# --- looking without torch ---
 
 
 def peek(value: Value, field: str) -> TensorInfo | None:

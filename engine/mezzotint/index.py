@@ -1,8 +1,8 @@
 """The store's SQLite index: which keys there are, where their bytes lie, who uses them, and when they were used.
 
-One connection per process, used under one lock; processes are kept apart by SQLite. All changes happen in immediate
-transactions, and files are named and removed only inside one, so no process can remove a file that another has just
-decided to share.
+One connection per process, used under one lock; processes are kept apart by SQLite. All changes happen in
+immediate transactions, and files are named and removed only inside one, so no process can remove a file that
+another has just decided to share.
 """
 
 from __future__ import annotations
@@ -218,7 +218,8 @@ class Index:
     def present(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys have a value or bytes, in one query."""
         sql = (
-            "select distinct key from entry where key in (select value from json_each(?)) and kind in ('value', 'bytes')"
+            "select distinct key from entry "
+            "where key in (select value from json_each(?)) and kind in ('value', 'bytes')"
         )
         return {row[0] for row in self.rows(sql, json.dumps(list(keys)))}
 
@@ -237,8 +238,8 @@ class Index:
     def size(self) -> int:
         """Bytes of all entries, each blob once."""
         sql = (
-            "select (select coalesce(sum(size), 0) from entry where blob is null) + "
-            "(select coalesce(sum(s), 0) from (select max(size) s from entry where blob is not null group by blob))"
+            "select (select coalesce(sum(size), 0) from entry where blob is null) + (select coalesce(sum(s), 0) "
+            "from (select max(size) s from entry where blob is not null group by blob))"
         )
         found = self.rows(sql)
         return int(found[0][0]) if found else 0

@@ -138,5 +138,5 @@ def _keyword(keyword: str) -> bytes:
         name = b""
     printable = all(32 <= c <= 126 or c >= 161 for c in name)
     if not 1 <= len(name) <= 79 or not printable or keyword != keyword.strip() or "  " in keyword:
-        raise UserError(f"{keyword!r} cannot name a text in a PNG file; wanted 1 to 79 printable Latin-1 characters")
+        raise UserError(f"{keyword!r} cannot name a text in a PNG file; wanted 1 to 79 Latin-1 characters")
     return name

@@ -5,9 +5,9 @@
     <folder>/quarantine/         damaged entries, set aside
     <folder>/tmp/                files being written
 
-Small values wait in memory for at most 0.2 s before they are committed together; what is larger is on disk when `put`
-returns. Eviction takes the least recently used entries first. States of interrupted nodes that are younger than a week
-go last, when all else is gone; older ones are treated like values. Pinned keys never go.
+Small values wait in memory for at most 0.2 s before they are committed together; what is larger is on disk when
+`put` returns. Eviction takes the least recently used entries first. States of interrupted nodes that are younger
+than a week go last, when all else is gone; older ones are treated like values. Pinned keys never go.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Store:
     """A store in a folder, which is made if need be. See `Cache` for what most methods promise.
 
     limit_bytes: what the entries may take together. types: the classes that stored values may have, by
-    `codec.type_name`; without it, all that are defined in this process. on_damage: called with (key, where its bytes
-    were set aside or None, reason) when an entry turns out unusable; the entry is a miss.
+    `codec.type_name`; without it, all that are defined in this process. on_damage: called with (key, where its
+    bytes were set aside or None, reason) when an entry turns out unusable; the entry is a miss.
 
     Raises: StoreError: the folder cannot be made or written, or is of another version.
     """
@@ -99,7 +99,7 @@ class Store:
         types: Mapping[str, type[Value]] | None = None,
         on_damage: Callable[[str, Path | None, str], None] | None = None,
     ) -> Self:
-        """The user's store: MEZZOTINT_CACHE or the platform's cache folder; MEZZOTINT_CACHE_LIMIT, by default 20GB."""
+        """The user's store: in MEZZOTINT_CACHE or the platform's cache folder, of MEZZOTINT_CACHE_LIMIT or 20GB."""
         folder = os.environ.get("MEZZOTINT_CACHE")
         if not folder:
             import platformdirs
@@ -523,7 +523,7 @@ def _prepare_folder(folder: Path) -> Blobs:
         blobs.remove_temporaries()
     except OSError as error:
         raise StoreError(
-            f"cannot use the folder {folder} as a store: {error}; give a folder that can be written (MEZZOTINT_CACHE)"
+            f"cannot use the folder {folder} as a store: {error}; set MEZZOTINT_CACHE to one that can be written"
         ) from error
     return blobs
 
@@ -533,7 +533,10 @@ _BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_size(text: str, name: str = "size") -> int:
-    """Bytes from a text like "20GB", "512 MiB" or "1000". Raises: UserError: it is none; `name` says what it was for."""
+    """Bytes from a text like "20GB", "512 MiB" or "1000".
+
+    Raises: UserError: it is no such text; `name` says what it was for.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B?", text.strip(), re.IGNORECASE)
     if match is None:
         raise UserError(f'{name}: {text!r} is not a number of bytes; wanted e.g. "20GB" or "512MiB"')

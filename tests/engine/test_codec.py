@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from mezzotint.blobs import BytesTensors, tensor_chunks
 from mezzotint.codec import LoadedTypes, decode, encode, peek, raw_bytes, type_name, type_table
 from mezzotint.errors import PluginError, StoreError

@@ -10,9 +10,10 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image, PngImagePlugin
+
 from mezzotint.errors import UserError
 from mezzotint.png import add_text, read_text
-from PIL import Image, PngImagePlugin
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import random
 import signal
 import sqlite3
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from mezzotint import store as store_module
 from mezzotint.codec import type_table
 from mezzotint.errors import PluginError, StoreError, UserError
@@ -642,7 +642,8 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_files(tmp_path: Path) -> Non
         store = Store(disk / "s", limit_bytes=GB)
         store.put("first", big(1))
         wanted = Weights({"w": torch.ones(1_000_000)})
-        with pytest.raises(StoreError, match=rf"cannot write \d{{7}} bytes to the store {disk}/s \(\d+ bytes free\)"):
+        message = rf"cannot write \d{{7}} bytes to the store {disk}/s \(\d+ bytes free\)"
+        with pytest.raises(StoreError, match=message):
             store.put("too large", wanted)
         with pytest.raises(StoreError, match="bytes free"):
             store.save_state("too large", {"w": wanted})
@@ -709,7 +710,8 @@ def test_the_default_store_follows_the_environment(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("0", 0), ("1000", 1000), ("20GB", 20 * GB), ("512 MiB", 2**29), ("1.5k", 1500), ("2TB", 2 * 10**12)]
+    ("text", "size"),
+    [("0", 0), ("1000", 1000), ("20GB", 20 * GB), ("512 MiB", 2**29), ("1.5k", 1500), ("2TB", 2000 * GB)],
 )
 def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
     assert parse_size(text) == size
