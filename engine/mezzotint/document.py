@@ -298,5 +298,6 @@ def _near_key(loc: list[str]) -> str:
 
     model: type[BaseModel] = GraphDoc
     if len(loc) > 1:
-        model = {"nodes": NodeDoc, "outputs": LinkDoc}.get(loc[0], InputDoc)
+        inside: dict[str, type[BaseModel]] = {"nodes": NodeDoc, "outputs": LinkDoc}
+        model = inside.get(loc[0], InputDoc)
     return did_you_mean(loc[-1], [f.alias or name for name, f in model.model_fields.items()])

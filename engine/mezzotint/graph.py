@@ -53,8 +53,8 @@ class GraphNode:
 class Graph:
     """A graph without mistakes. file: where it came from, for messages; access: which files it may read.
 
-    given: inputs that came along with it (out of a picture). They stand before the declared defaults, and like these
-    they are the graph's words, not the caller's: paths in them are not trusted.
+    given: inputs that came along with it (out of a picture). They stand before the declared defaults, and like
+    these they are the graph's words, not the caller's: paths in them are not trusted.
     """
 
     doc: GraphDoc
@@ -73,14 +73,10 @@ class Graph:
         """The graph's own name, or its file's."""
         return self.doc.name or (self.path.stem if self.path else "graph")
 
-    def subgraphs(self) -> dict[str, Graph]:
-        """All graphs that this one uses, at any depth, by the `use` text or `graph` input that names them."""
-        found: dict[str, Graph] = {}
-        for node in self.nodes.values():
-            if node.graph is not None:
-                found[node.use if node.form == "graph" else str(node.inputs["graph"])] = node.graph
-                found.update(node.graph.subgraphs())
-        return found
+    @cached_property
+    def height(self) -> int:
+        """How many graphs lie one inside the other, this one included."""
+        return 1 + max((node.graph.height for node in self.nodes.values() if node.graph is not None), default=0)
 
     @cached_property
     def network(self) -> nx.MultiDiGraph[str]:
