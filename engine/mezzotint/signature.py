@@ -255,20 +255,20 @@ def _output_name(kind: EdgeType) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.name).lower()
 
 
-_DESCRIBED = re.compile(r"^(\w+): (.*)$")
+_DESCRIBED = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 
 
 def described(doc: str) -> dict[str, str]:
-    """The `name: description` lines of a docstring, continuation lines joined."""
+    """The `name: description` lines of a docstring, continuation lines joined; `left, top: …` describes both."""
     found: dict[str, str] = {}
-    current = ""
+    current: list[str] = []
     for line in inspect.cleandoc(doc).splitlines():
         match = _DESCRIBED.match(line)
         if match:
-            current = match[1]
-            found[current] = match[2].strip()
+            current = match[1].split(", ")
+            found.update(dict.fromkeys(current, match[2].strip()))
         elif not line.strip():
-            current = ""
-        elif current:
-            found[current] += " " + line.strip()
+            current = []
+        else:
+            found.update({name: f"{found[name]} {line.strip()}" for name in current})
     return found
