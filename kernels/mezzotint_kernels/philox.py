@@ -27,6 +27,7 @@ MAX_NORMAL = 5.7682
 """No number is larger in size: the smallest uniform is 2^-24, and sqrt(-2 log 2^-24) = 5.768."""
 
 _MASK = 0xFFFFFFFF
+_WEYL = (0x9E3779B9, 0xBB67AE85)
 _CPU_COUNTERS = 1 << 14
 """Counters handled at once on a CPU, so that the intermediate tensors stay in its cache."""
 
@@ -113,14 +114,19 @@ def philox4x32(
     Source: Salmon et al. 2011, section 3.3; equal to Random123's `philox4x32`.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(rounds):
+    low, high = (_round_keys(k, step, rounds) for k, step in zip(key, _WEYL, strict=True))
+    for k0, k1 in zip(low, high, strict=True):
         # The product wraps modulo 2^64 in int64; both halves are still right.
         left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c1 = ((right >> 32) & _MASK) ^ c1 ^ k0, right & _MASK
         c2, c3 = ((left >> 32) & _MASK) ^ c3 ^ k1, left & _MASK
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
     return c0, c1, c2, c3
+
+
+def _round_keys(key: Tensor, step: int, rounds: int) -> tuple[Tensor, ...]:
+    """One half of the key for each round: a Weyl sequence, worked out at once."""
+    number = torch.arange(rounds, device=key.device).view(-1, *[1] * key.dim())
+    return ((key + number * step) & _MASK).unbind()
 
 
 def _layout(shape: Sequence[int]) -> tuple[int, int, int]:

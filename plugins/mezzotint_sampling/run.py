@@ -65,7 +65,8 @@ def run(
     Raises: UserError: unknown sampler or option, or a model and levels that do not go together.
     """
     generator = sampler_named(sampler) if isinstance(sampler, str) else sampler
-    _check_options(sampler, generator, options)
+    name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", str(sampler))
+    _check_options(name, generator, options)
     levels = levels_of(sigmas)
     total = evaluation_count(generator, len(levels) - 1)
     now = state if state is not None else State(0, x)
@@ -74,7 +75,7 @@ def run(
         now = following
         if now.step != advance.done:
             raise RuntimeError(
-                f"sampler {sampler!r} yielded step {now.step} after {advance.done} evaluations"
+                f"sampler {name!r} yielded step {now.step} after {advance.done} evaluations"
             )
         if on_state is not None:
             on_state(now, total)
@@ -197,7 +198,7 @@ class _Advance:
         }
 
 
-def _check_options(name: str | Sampler, sampler: Sampler, options: Mapping[str, Any]) -> None:
+def _check_options(name: str, sampler: Sampler, options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(sampler).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:

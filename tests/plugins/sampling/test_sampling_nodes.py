@@ -1,0 +1,197 @@
+"""The nodes, called as the plain functions that they are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from mezzotint import Autoencoder, Cancelled, Conditioning, Denoiser, Latents, Source, UserError
+from mezzotint_kernels import normals
+from mezzotint_sampling import nodes
+from mezzotint_sampling.samplers import SAMPLERS
+
+PROMPT = Conditioning(context=torch.ones(1, 4, 8))
+NEGATIVE = Conditioning(context=torch.zeros(1, 4, 8))
+
+
+def sampled(
+    denoiser: Denoiser, ctx: Any, latents: Latents | None = None, **options: Any
+) -> Latents:
+    guide = nodes.guide(denoiser, NEGATIVE, scale=3.0)
+    given = latents or nodes.empty_latents(denoiser, width=32, height=32, batch=2)
+    levels = nodes.sigmas(denoiser, steps=4, **options.pop("sigmas", {}))
+    noise = nodes.noise(seed=3, **options.pop("noise", {}))
+    return nodes.sample(ctx, guide, PROMPT, given, levels, noise, **options)
+
+
+def test_the_nodes_make_a_picture(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
+    ctx = fake_context(random_model())
+    result = sampled(denoiser, ctx)
+    assert result.data.shape == (2, 3, 4, 4)
+    assert result.data.dtype == torch.float32
+    assert (result.space, result.downscale, result.mask) == ("s", 8, None)
+    assert ctx.model.batches == [4] * 4
+    assert ctx.progressed == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert ctx.events[:3] == [("before", 0, 4), ("after", 0, 4), ("before", 1, 4)]
+
+
+def test_equal_inputs_give_equal_bytes(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    first, second = (sampled(denoiser, fake_context(random_model())) for _ in range(2))
+    assert torch.equal(first.data, second.data)
+
+
+@pytest.mark.parametrize("kind", ["philox", "torch"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_cancelled_run_goes_on_to_the_same_bytes(
+    sampler: str, kind: str, denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "noise": {"kind": kind}}
+    whole = sampled(denoiser, fake_context(random_model()), **dict(options))
+    for stop in (1, 3):
+        interrupted = fake_context(random_model(), stop_after=stop)
+        with pytest.raises(Cancelled):
+            sampled(denoiser, interrupted, **dict(options))
+        resumed = fake_context(random_model(), state=interrupted.saved)
+        assert torch.equal(sampled(denoiser, resumed, **dict(options)).data, whole.data)
+        assert resumed.progressed[0][0] == stop + 1
+
+
+def test_a_state_is_json_and_tensors(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    ctx = fake_context(random_model())
+    sampled(denoiser, ctx)
+    assert ctx.saved.keys() == {"step", "x", "history"}
+    assert ctx.saved["step"] == 4
+    assert [h.shape for h in ctx.saved["history"]] == [(2, 3, 4, 4)]
+
+
+def test_a_run_that_had_finished_evaluates_nothing(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    done = fake_context(random_model())
+    result = sampled(denoiser, done)
+    again = fake_context(random_model(), state=done.saved)
+    assert torch.equal(sampled(denoiser, again).data, result.data)
+    assert again.model.batches == []
+
+
+def test_outside_the_mask_the_latents_come_back_exactly(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    given = Latents(data=normals(5, (2, 3, 4, 4)), space="s", mask=mask)
+    result = sampled(denoiser, fake_context(random_model()), given)
+    assert torch.equal(result.data[..., 2:], given.data[..., 2:])
+    assert not torch.isclose(result.data[..., :2], given.data[..., :2]).any()
+
+
+def test_image_to_image_stays_closer_the_less_it_denoises(
+    denoiser: Denoiser, gaussian: Any, fake_context: Any
+) -> None:
+    given = Latents(data=normals(5, (2, 3, 4, 4)), space="s")
+    distances = []
+    for denoise in (0.1, 0.5, 1.0):
+        ctx = fake_context(gaussian())
+        result = sampled(denoiser, ctx, given, sigmas={"denoise": denoise})
+        distances.append(float((result.data - given.data).std()))
+    assert distances == sorted(distances)
+
+
+def test_a_preview_is_an_image(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
+    ctx = fake_context(random_model())
+    sampled(denoiser, ctx)
+    shown = ctx.preview().data
+    assert shown.shape == (2, 4, 4, 3)
+    assert 0 <= shown.min() <= shown.max() <= 1
+
+
+def test_a_clip_is_sampled(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
+    given = nodes.empty_latents(denoiser, width=32, height=32, frames=3)
+    ctx = fake_context(random_model())
+    result = sampled(denoiser, ctx, given.replace(mask=torch.ones(1, 1, 4, 4)))
+    assert result.data.shape == (1, 3, 3, 4, 4)
+    assert ctx.preview().data.shape == (1, 4, 4, 3)
+
+
+def test_a_plugins_sampler_is_found_through_the_context(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    ctx = fake_context(random_model())
+    ctx.samplers = {"acme": SAMPLERS["dpmpp_2m"]}
+    wanted = sampled(denoiser, fake_context(random_model()))
+    assert torch.equal(sampled(denoiser, ctx, sampler="acme").data, wanted.data)
+
+
+def test_empty_latents_have_the_shape_of_either_model(denoiser: Denoiser) -> None:
+    latents = nodes.empty_latents(denoiser, width=64, height=32, batch=2)
+    assert latents.data.shape == (2, 3, 4, 8)
+    vae = Autoencoder(
+        source=Source("v", "", "1"), loader="t.v", channels=16, downscale=4, space="z"
+    )
+    latents = nodes.empty_latents(autoencoder=vae, width=64, height=32)
+    assert latents.data.shape == (1, 16, 8, 16)
+    assert (latents.space, latents.downscale) == ("z", 4)
+    assert not latents.data.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": torch.zeros(1, 4, 4, 4)},
+            r"latents have 4 channels; the denoiser \(test:model\)",
+        ),
+        ({"data": torch.zeros(3, 4, 4)}, r"wanted|must be \[B, C, H, W\]"),
+        ({"space": "other"}, "are of the space 'other'; the denoiser"),
+        ({"downscale": 4}, "latents have 4 pixels to a side; the denoiser wants 8"),
+        ({"mask": torch.ones(1, 1, 8, 8)}, r"mask has shape \(1, 1, 8, 8\); wanted \(1, 1, 4, 4\)"),
+        ({"data": torch.zeros(2, 3, 4, 4)}, "conditioning.context is for 5 samples; wanted 1 or 2"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_model_is_loaded(
+    changes: dict[str, Any], message: str, denoiser: Denoiser, fake_context: Any
+) -> None:
+    latents = nodes.empty_latents(denoiser, width=32, height=32).replace(**changes)
+    conditioning = Conditioning(context=torch.ones(5 if "samples" in message else 1, 4, 8))
+    ctx = fake_context(None)
+    with pytest.raises(UserError, match=message):
+        nodes.sample(
+            ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise()
+        )
+
+
+def test_sizes_that_do_not_fit_name_the_nearest(denoiser: Denoiser) -> None:
+    with pytest.raises(
+        UserError, match=r"width must be a multiple of 8.*got 63, the nearest is 64"
+    ):
+        nodes.empty_latents(denoiser, width=63, height=64)
+    with pytest.raises(UserError, match=r"need a denoiser or an autoencoder; got neither"):
+        nodes.empty_latents()
+
+
+def test_an_eta_that_the_sampler_has_not_is_refused(
+    denoiser: Denoiser, random_model: Any, fake_context: Any
+) -> None:
+    with pytest.raises(UserError, match=r"'euler' has no option 'eta'"):
+        sampled(denoiser, fake_context(random_model()), sampler="euler", eta=0.5)
+
+
+def test_listing_the_plugin_imports_no_torch() -> None:
+    program = (
+        "import sys, mezzotint_sampling as plugin\n"
+        "found = []\n"
+        "plugin.register_nodes(found.append)\n"
+        "plugin.register_ports(found.append)\n"
+        "plugin.register_samplers(lambda *pair: found.append(pair))\n"
+        "assert len(found) == 12, found\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
