@@ -11,7 +11,7 @@ from typing import Any
 
 from mezzotint import hookimpl
 
-__all__ = ["SOURCE", "register_nodes", "resolve_source"]
+__all__ = ["SOURCE", "register_loaders", "register_nodes", "resolve_source"]
 
 SOURCE = "bundled:smallworld"
 
@@ -22,6 +22,25 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     for function in (pictures, dataset, check):
         register(function)
+
+
+@hookimpl
+def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    register("smallworld.scenes", _open_scenes)
+
+
+def _open_scenes(dataset: Any, ctx: Any) -> Any:
+    from mezzotint_smallworld.reader import open_scenes
+
+    return open_scenes(dataset, ctx)
+
+
+@hookimpl
+def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    from mezzotint_smallworld.nodes import READER
+    from mezzotint_smallworld.reader import open_scenes
+
+    register(READER, open_scenes)
 
 
 @hookimpl

@@ -13,10 +13,12 @@ from mezzotint import Dataset, Image, Report, UserError, node
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-__all__ = ["READER", "Pictures", "check", "dataset", "item", "pictures"]
+    from mezzotint_smallworld.scene import Scene
 
-READER = "smallworld"
-"""The reader of the data sets that `smallworld.dataset` describes: `item(config, index)`."""
+__all__ = ["READER", "Pictures", "check", "dataset", "item", "pictures", "scene_of"]
+
+READER = "smallworld.scenes"
+"""The reader of the data sets that `smallworld.dataset` describes."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Things = Literal[1, 2] | None
@@ -78,14 +80,30 @@ def dataset(
     return Dataset(reader=READER, config=config, length=count)
 
 
-def item(config: Mapping[str, Any], index: int) -> tuple[Pillow.Image, str]:
-    """Item `index` of a data set with reader "smallworld": a 64x64 RGB picture and a caption."""
-    from mezzotint_smallworld.captions import caption
-    from mezzotint_smallworld.draw import draw
+def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
+    """Scene `index` of a data set that `dataset` describes, and its seed."""
     from mezzotint_smallworld.scene import sample_scene
 
     seed = int(config["seed"]) + index
     scene = sample_scene(seed, things=config["things"], unnamed=config["unnamed"], split=config["split"])
+    return scene, seed
+
+
+def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
+    """The scene of item `index`, and its seed."""
+    from mezzotint_smallworld.scene import sample_scene
+
+    seed = int(config["seed"]) + index
+    scene = sample_scene(seed, things=config["things"], unnamed=config["unnamed"], split=config["split"])
+    return scene, seed
+
+
+def item(config: Mapping[str, Any], index: int) -> tuple[Pillow.Image, str]:
+    """Item `index`: a 64x64 RGB picture and a caption."""
+    from mezzotint_smallworld.captions import caption
+    from mezzotint_smallworld.draw import draw
+
+    scene, seed = scene_of(config, index)
     return draw(scene), caption(scene, seed)
 
 
