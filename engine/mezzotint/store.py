@@ -18,19 +18,18 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from mezzotint.atomic import open_atomic
-from mezzotint.blobs import Blobs, BytesTensors, Evicted, FileTensors, TemporaryBlob, tensor_chunks, tensors_size
-from mezzotint.cache import MISS, Cache, Copied, Damage, GcReport, MemoryStore, Miss, Row, Stats, VerifyReport
+from mezzotint.blobs import BytesTensors, Evicted, FileTensors, TemporaryBlob, tensor_chunks, tensors_size
+from mezzotint.cache import MISS, Cache, Copied, GcReport, MemoryStore, Miss, Row, Stats, VerifyReport
 from mezzotint.codec import LoadedTypes, decode, encode
+from mezzotint.entries import Entries
 from mezzotint.errors import StoreError, UserError
-from mezzotint.index import Entry, Index, Kind
+from mezzotint.index import Entry, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,14 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["MISS", "Cache", "MemoryStore", "Miss", "Store", "parse_size"]
 
 _INLINE_BYTES = 64 * 1024
-_BATCH_ENTRIES = 1000
-_BATCH_BYTES = 8 << 20
-_BATCH_SECONDS = 0.2
 _DEFAULT_LIMIT = "20GB"
-_STATE_DAYS = 7
 _JSON, _TENSORS = "application/json", "application/safetensors"
-# Other processes write too; after this long our sum of bytes is taken anew.
-_RECOUNT_SECONDS = 30.0
 _CHUNK = 1 << 20
 
 
@@ -77,20 +70,8 @@ class Store:
         self.limit_bytes = limit_bytes
         self.types: Mapping[str, type[Value]] = LoadedTypes() if types is None else types
         self.on_damage = on_damage or _ignore_damage
-        self._blobs = _prepare_folder(self.folder)
-        self._index = Index(self.folder, lambda path, reason: self.on_damage("", path, reason))
-        self._lock = self._index.lock
-        self._pending: dict[tuple[str, Kind], Entry] = {}
-        self._pending_bytes = 0
-        self._used: dict[tuple[str, Kind], float] = {}
-        self._files: dict[str, tuple[str, str]] = {}
-        self._timer: threading.Timer | None = None
-        self._failure: StoreError | None = None
-        self._hits = 0
-        self._misses = 0
-        self._total = self._index.size()
-        self._counted = time.monotonic()
-        self._patience = 0.0
+        self._entries = Entries(self.folder, limit_bytes, lambda *damage: self.on_damage(*damage))
+        self._blobs = self._entries.blobs
 
     @classmethod
     def open_default(
@@ -99,7 +80,7 @@ class Store:
         types: Mapping[str, type[Value]] | None = None,
         on_damage: Callable[[str, Path | None, str], None] | None = None,
     ) -> Self:
-        """The user's store: in MEZZOTINT_CACHE or the platform's cache folder, of MEZZOTINT_CACHE_LIMIT or 20GB."""
+        """The user's store: in MEZZOTINT_CACHE or the platform's cache folder; MEZZOTINT_CACHE_LIMIT or 20GB."""
         folder = os.environ.get("MEZZOTINT_CACHE")
         if not folder:
             import platformdirs
@@ -128,16 +109,17 @@ class Store:
         chunks: Iterator[bytes | memoryview]
         chunks = tensor_chunks(encoded.tensors, text) if encoded.tensors else iter((text,))
         if size < _INLINE_BYTES:
-            self._keep(_entry(key, kind, media, None, b"".join(chunks), node, seconds))
+            self._entries.keep(_entry(key, kind, media, None, b"".join(chunks), node, seconds))
         else:
-            self._keep_blob(self._blobs.write(chunks, size), key, kind, media, node, seconds)
+            blob = self._blobs.write(chunks, size)
+            self._entries.keep_blob(_entry(key, kind, media, blob, None, node, seconds), blob)
 
     def get(self, key: str) -> Any | Miss:
         """The value of a key, verified, or `MISS`. Tensors load when they are first touched."""
         return self._get(key, "value", lazy=True)
 
     def _get(self, key: str, kind: Kind, *, lazy: bool) -> Any | Miss:
-        entry = self._sound(key, kind)
+        entry = self._entries.find(key, kind)
         if entry is None:
             return MISS
         try:
@@ -150,8 +132,7 @@ class Store:
             return self._missed()
 
     def _missed(self) -> Miss:
-        with self._lock:
-            self._misses, self._hits = self._misses + 1, self._hits - 1
+        self._entries.missed()
         return MISS
 
     def _decode(self, entry: Entry, lazy: bool) -> Any:
@@ -172,10 +153,7 @@ class Store:
 
     def contains_many(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys have a value or bytes, in one query; their bytes are not verified."""
-        wanted = list(keys)
-        with self._lock:
-            pending = {key for key, kind in self._pending if kind != "state"}
-            return self._index.present(wanted) | pending.intersection(wanted)
+        return self._entries.contains(keys)
 
     # --- encoded outputs ---
 
@@ -186,14 +164,15 @@ class Store:
         file = io.BytesIO(data) if isinstance(data, bytes) else data
         head = file.read(_INLINE_BYTES)
         if len(head) < _INLINE_BYTES:
-            self._keep(_entry(key, "bytes", media_type, None, head, node, seconds))
+            self._entries.keep(_entry(key, "bytes", media_type, None, head, node, seconds))
             return
         wanted = len(data) if isinstance(data, bytes) else len(head)
-        self._keep_blob(self._blobs.write(_chunks(head, file), wanted), key, "bytes", media_type, node, seconds)
+        blob = self._blobs.write(_chunks(head, file), wanted)
+        self._entries.keep_blob(_entry(key, "bytes", media_type, blob, None, node, seconds), blob)
 
     def get_bytes(self, key: str) -> bytes | Miss:
         """The bytes of a key, verified, or `MISS`."""
-        entry = self._sound(key, "bytes")
+        entry = self._entries.find(key, "bytes")
         if entry is None:
             return MISS
         try:
@@ -206,7 +185,7 @@ class Store:
 
         Raises: UserError: the file cannot be written.
         """
-        entry = self._sound(key, "bytes")
+        entry = self._entries.find(key, "bytes")
         if entry is None:
             return MISS
         try:
@@ -232,256 +211,57 @@ class Store:
 
     def drop_state(self, key: str) -> None:
         """Forget a key's state."""
-        with self._lock:
-            self.flush()
-            entry = self._index.find(key, "state")
-            if entry is not None:
-                with self._index.transaction() as connection:
-                    digests = self._index.delete(connection, [entry])
-                self._remove_unused(digests)
+        self._entries.drop(key, "state")
 
-    # --- reading an entry ---
-
-    def _sound(self, key: str, kind: Kind) -> Entry | None:
-        """The verified entry of a key. A damaged one is set aside and reported."""
-        with self._lock:
-            entry = self._pending.get((key, kind)) or self._index.find(key, kind)
-        reason = "" if entry is None else self._damage(entry)
-        with self._lock:
-            if entry is None or reason:
-                self._misses += 1
-            else:
-                self._hits += 1
-                self._used[key, kind] = time.time()
-        if entry is not None and reason:
-            self._set_aside(entry, reason)
-            return None
-        return entry
-
-    def _damage(self, entry: Entry) -> str:
-        return entry.damage() or ("" if entry.blob is None else self._blobs.damage(entry.blob))
-
-    def _set_aside(self, entry: Entry, reason: str) -> Damage | None:
-        """Move a damaged entry out of the way, unless another process has changed it meanwhile."""
-        with self._index.transaction() as connection:
-            if self._index.find(entry.key, entry.kind) != entry:
-                return None
-            path = self._blobs.quarantine(entry.blob) if entry.blob is not None else None
-            if entry.blob is None:
-                path = self.folder / "quarantine" / f"row-{secrets.token_hex(8)}"
-                path.write_bytes(entry.body or b"")
-            self._index.delete(connection, [entry])
-        self.on_damage(entry.key, path, reason)
-        return Damage(entry.key, path, reason)
-
-    # --- writing entries ---
-
-    def _keep(self, entry: Entry) -> None:
-        """Take a small entry; states are committed at once, others in batches."""
-        with self._lock:
-            self._raise_failure()
-            self._pending[entry.key, entry.kind] = entry
-            self._pending_bytes += entry.size
-            full = len(self._pending) >= _BATCH_ENTRIES or self._pending_bytes >= _BATCH_BYTES
-            if entry.kind == "state" or full:
-                self.flush()
-            elif self._timer is None:
-                self._timer = threading.Timer(_BATCH_SECONDS, self._flush_later)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def _keep_blob(
-        self, blob: TemporaryBlob, key: str, kind: Kind, media: str, node: str, seconds: float
-    ) -> None:
-        entry = _entry(key, kind, media, blob, None, node, seconds)
-        with self._lock:
-            try:
-                self._raise_failure()
-                self._commit([entry], [blob])
-            finally:
-                blob.path.unlink(missing_ok=True)
-        self._bound()
-
-    def flush(self) -> None:
-        """Commit what waits in memory, then evict if the store has grown past its limit."""
-        with self._lock:
-            self._raise_failure()
-            self._commit([], [])
-        self._bound()
-
-    def _flush_later(self) -> None:
-        try:
-            self.flush()
-        except StoreError as error:
-            self._failure = error  # raised by the next call: nobody listens to this thread
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise StoreError(str(failure)) from failure
-
-    def _commit(self, entries: list[Entry], blobs: list[TemporaryBlob]) -> None:
-        """One transaction for the given entries and for all that waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        entries = [*self._pending.values(), *entries]
-        used, files, wanted = self._used, self._files, sum(entry.size for entry in entries)
-        self._pending, self._pending_bytes, self._used, self._files = {}, 0, {}, {}
-        if not (entries or used or files):
-            return
-        try:
-            with self._index.transaction(wanted) as connection:
-                replaced = self._index.blobs_of(connection, entries)
-                for blob in blobs:
-                    self._blobs.adopt(blob)
-                self._index.write(connection, entries, used, files)
-        except StoreError:
-            with contextlib.suppress(StoreError):
-                self._remove_unused({blob.digest for blob in blobs})
-            raise
-        self._total += wanted
-        self._remove_unused(replaced)
-
-    def _remove_unused(self, digests: set[str]) -> None:
-        """Remove those of the blobs that no entry names (any more).
-
-        In a transaction of its own, after the one that took the entries away: a kill in between leaves a file too
-        many, never an entry without its file.
-        """
-        if not digests:
-            return
-        with self._index.transaction() as connection:
-            for digest in self._index.unused(connection, digests):
-                self._blobs.remove(digest)
-
-    # --- keeping the store small ---
+    # --- keeping it small and sound ---
 
     def pin(self, keys: Iterable[str]) -> contextlib.AbstractContextManager[None]:
         """Keep keys from eviction, by any process, while the block runs or until this process dies."""
-        return self._pin(list(keys))
+        return self._entries.pin(keys)
 
-    @contextlib.contextmanager
-    def _pin(self, keys: list[str]) -> Iterator[None]:
-        token = self._index.add_pin(keys)
-        try:
-            yield
-        finally:
-            self._index.drop_pin(token)
-
-    def _bound(self) -> None:
-        if time.monotonic() - self._counted > _RECOUNT_SECONDS:
-            self._recount()
-        if self._total > self.limit_bytes and time.monotonic() > self._patience:
-            # A little further than needed, so that not every put evicts.
-            self._evict(self.limit_bytes, self.limit_bytes - self.limit_bytes // 20)
-            if self._total > self.limit_bytes:  # all the rest is pinned
-                self._patience = time.monotonic() + _RECOUNT_SECONDS
-
-    def _recount(self) -> None:
-        self._total = self._index.size()
-        self._counted = time.monotonic()
-
-    def _evict(self, limit: int, goal: int) -> GcReport:
-        """If the store is larger than `limit`, evict down to `goal`. Both in bytes."""
-        with self._index.transaction() as connection:
-            before = total = self._index.size()
-            doomed: list[Entry] = []
-            if total > limit:
-                pinned = self._index.pinned(connection)
-                candidates = [e for e in _eviction_order(self._index.entries()) if e.key not in pinned]
-                sharers = self._index.sharers(connection)
-                for entry in candidates:
-                    if total <= goal:
-                        break
-                    doomed.append(entry)
-                    total -= _freed(entry, sharers)
-            digests = self._index.delete(connection, doomed)
-        self._remove_unused(digests)
-        self._total, self._counted = total, time.monotonic()
-        return GcReport(len(doomed), before - total, total)
+    def flush(self) -> None:
+        """Commit what waits in memory, then evict if the store has grown past its limit."""
+        self._entries.flush()
 
     def gc(self, limit: int | None = None) -> GcReport:
         """Evict down to `limit` bytes (the store's own if None), and remove files that no entry names."""
-        self.flush()
-        goal = self.limit_bytes if limit is None else limit
-        report = self._evict(goal, goal)
-        leftovers = self._remove_leftovers()
-        self._index.shrink()
-        return GcReport(report.entries, report.freed, report.kept, leftovers)
-
-    def _remove_leftovers(self) -> int:
-        """Blobs without an entry and temporary files of dead processes: what kills leave."""
-        removed = 0
-        with self._index.transaction() as connection:
-            named = self._index.sharers(connection)
-            for digest, path in list(self._blobs.all()):
-                if digest not in named:
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed + self._blobs.remove_temporaries()
+        return self._entries.gc(self.limit_bytes if limit is None else limit)
 
     def clear(self) -> GcReport:
         """Remove every entry that is not pinned, all remembered file digests, and the quarantine."""
-        report = self.gc(0)
-        with self._index.transaction() as connection:
-            connection.execute("delete from file")
-        for path in (self.folder / "quarantine").iterdir():
-            path.unlink(missing_ok=True)
-        return report
+        return self._entries.clear()
+
+    def verify(self) -> VerifyReport:
+        """Read every byte, set damaged entries aside, and remove files that no entry names."""
+        return self._entries.verify()
+
+    def close(self) -> None:
+        """Flush, and let go of the index. The store opens it again when it is used again."""
+        self._entries.close()
 
     # --- looking ---
 
     def ls(self) -> list[Row]:
         """All entries, the least recently used first."""
-        self.flush()
-        uses = self._index.last_uses()
         return [
-            Row(e.key, e.kind, e.media, e.size, e.node, e.seconds, e.made, uses.get((e.key, e.kind), e.made))
-            for e in self._index.entries()
+            Row(e.key, e.kind, e.media, e.size, e.node, e.seconds, e.made, used)
+            for e, used in self._entries.listed()
         ]
 
     def stats(self) -> Stats:
         """Entries and bytes of the store; hits and misses of this process."""
-        self.flush()
-        self._recount()
-        return Stats(len(self._index.entries()), self._total, self.limit_bytes, self._hits, self._misses)
-
-    def verify(self) -> VerifyReport:
-        """Read every byte, set damaged entries aside, and remove files that no entry names."""
-        self.flush()
-        self._blobs.forget_verified()
-        damaged: list[Damage] = []
-        entries = self._index.entries()
-        for listed in entries:
-            entry = self._index.find(listed.key, listed.kind)
-            reason = "" if entry is None else self._damage(entry)
-            found = self._set_aside(entry, reason) if entry is not None and reason else None
-            if found is not None:
-                damaged.append(found)
-        return VerifyReport(len(entries), self._index.size(), tuple(damaged), self._remove_leftovers())
+        count = len(self._entries.listed())
+        return Stats(count, self._entries.size(), self.limit_bytes, self._entries.hits, self._entries.misses)
 
     # --- digests of files ---
 
     def recall_file(self, path: str, stamp: str) -> str | None:
         """The digest remembered for a file, if its stamp is still the same."""
-        with self._lock:
-            known = self._files.get(path) or next(
-                iter(self._index.rows("select stamp, digest from file where path = ?", path)), None
-            )
-        return str(known[1]) if known is not None and known[0] == stamp else None
+        return self._entries.recall_file(path, stamp)
 
     def remember_file(self, path: str, stamp: str, digest: str) -> None:
         """Remember a file's digest; it is committed with the next batch."""
-        with self._lock:
-            self._files[path] = (stamp, digest)
-
-    def close(self) -> None:
-        """Flush, and let go of the index. The store opens it again when it is used again."""
-        try:
-            self.flush()
-        finally:
-            self._index.close()
+        self._entries.remember_file(path, stamp, digest)
 
 
 def _entry(
@@ -497,35 +277,6 @@ def _chunks(head: bytes, file: BinaryIO) -> Iterator[bytes | memoryview]:
     yield head
     while chunk := file.read(_CHUNK):
         yield chunk
-
-
-def _eviction_order(entries: list[Entry]) -> list[Entry]:
-    """Least recently used first; young states last."""
-    young = time.time() - _STATE_DAYS * 86400
-    return sorted(entries, key=lambda e: e.kind == "state" and e.made > young)
-
-
-def _freed(entry: Entry, sharers: dict[str, int]) -> int:
-    """Bytes that evicting the entry frees; counts its blob's users down."""
-    if entry.blob is None:
-        return entry.size
-    sharers[entry.blob] -= 1
-    return 0 if sharers[entry.blob] else entry.size
-
-
-def _prepare_folder(folder: Path) -> Blobs:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        blobs = Blobs(folder)
-        probe = blobs.temporary()
-        probe.touch()
-        probe.unlink()
-        blobs.remove_temporaries()
-    except OSError as error:
-        raise StoreError(
-            f"cannot use the folder {folder} as a store: {error}; set MEZZOTINT_CACHE to one that can be written"
-        ) from error
-    return blobs
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
