@@ -23,7 +23,7 @@ def contact_sheet(
     images: list[Image],
     *,
     columns: Annotated[int, Field(ge=1, le=1000)] | None = None,
-    labels: list[str] | None = None,
+    labels: list[str | int | float] | None = None,
     cell: Annotated[int, Field(ge=8, le=8192)] | None = None,
     margin: Annotated[int, Field(ge=0, le=1024)] = 8,
     label_size: Annotated[int, Field(ge=6, le=256)] = 12,
@@ -33,7 +33,7 @@ def contact_sheet(
 
     images: single pictures or batches, of any sizes; smaller ones are centred in their cells.
     columns: without it the sheet is about square.
-    labels: one per picture, under it, wrapped to its width.
+    labels: one per picture, under it, wrapped to its width; numbers are written out.
     cell: the longer side of the cells in pixels: pictures are fitted to it (enlarged with hard pixels).
     Without it they keep their sizes.
     margin: pixels between pictures and around them. label_size: height of the letters in pixels.
@@ -55,7 +55,7 @@ def contact_sheet(
     if cell is not None:
         pictures = [_fitted(picture, cell) for picture in pictures]
     width = max(picture.width for picture in pictures)
-    texts = [_wrapped(label, width, label_size) for label in labels or [""] * len(pictures)]
+    texts = [_wrapped(str(label), width, label_size) for label in labels or [""] * len(pictures)]
     across = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
     cells = list(zip(pictures, texts, strict=True))
     rows = [cells[start : start + across] for start in range(0, len(cells), across)]
