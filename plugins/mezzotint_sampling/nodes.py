@@ -43,6 +43,7 @@ def sigmas(
 ) -> Sigmas:
     """The noise levels of a sampling run, from the forward process of the denoiser's training.
 
+    denoiser: whose levels they are to be.
     steps: how many steps the run makes.
     schedule: uniform and discrete are even in the model's training steps (discrete: whole ones),
         simple takes every n-th of them, karras is even in (sigma / alpha)^(1/7) and exponential
@@ -65,8 +66,9 @@ def noise(
     frames: Literal["independent", "shared"] = "independent",
     stream: str = "",
 ) -> Noise:
-    """A source of noise. Sample i of a batch gets the noise of seed + i.
+    """A source of noise for starting points and for samplers that add noise.
 
+    seed: sample i of a batch gets the noise of seed + i.
     kind: philox gives the same numbers on every device; torch gives those of torch's CPU generator,
         for starts bit-equal to diffusers and ComfyUI.
     frames: whether the frames of a clip have noise of their own or all the same.
@@ -89,7 +91,9 @@ def empty_latents(
 
     denoiser, autoencoder: one of them, whose latents they are to be.
     width, height: of the decoded pictures, in pixels; multiples of the model's downscale.
-    batch: how many. frames: for clips, [B, C, F, H, W]; None gives pictures, [B, C, H, W].
+    batch: how many.
+    frames: makes clips, [B, C, F, H, W]; null makes pictures, [B, C, H, W].
+
     Raises: UserError: a size is not a multiple of the downscale, or neither model is given.
     """
     import torch
@@ -119,9 +123,11 @@ def guide(
 ) -> Denoiser:
     """Classifier-free guidance: a denoiser that moves away from a negative conditioning.
 
+    denoiser: the model to guide.
     negative: what to move away from; the encoding of an empty text is the usual one.
     scale: 1 is no guidance, and skips the evaluation of the negative.
     rescale: how far the result is scaled back to the contrast of the unguided one.
+
     Source: Ho and Salimans 2022, eq. 6; rescale, Lin et al. 2023, section 3.4.
     """
     return denoiser.patched(ClassifierFree(negative=negative, scale=scale, rescale=rescale))
@@ -142,13 +148,17 @@ def sample(
 ) -> Latents:
     """Sample latents: from noise, or from given latents noised to the first level.
 
+    denoiser: the model, guided or not.
+    conditioning: what the picture is to show; one for all samples, or one for each.
     latents: zero throughout for a picture from nothing; others are kept in proportion to the first
         level's alpha. Where their mask is 0 they come back exactly as they were (inpainting).
-    sigmas: the levels to visit. noise: where the randomness comes from.
+    sigmas: the levels to visit, noisiest first.
+    noise: where the start and the sampler's own noise come from.
     sampler: ddpm, ddim, euler, euler_ancestral, heun, dpmpp_2m, or one that a plugin registers.
     eta: how random ddim (0 unless given) and euler_ancestral (1) are.
     clip: bounds the clean picture to -clip..clip at every step, for models of pixels.
-    Returns float32. The run is saved after every step and goes on from there, bit for bit.
+
+    The result is float32. The run is saved after every step and goes on from there, bit for bit.
     Raises: UserError: latents, conditioning or levels that do not fit the denoiser.
     """
     from mezzotint_sampling.checks import check_inputs

@@ -1,9 +1,9 @@
-"""Models whose answers are known in closed form, and a context that needs no engine."""
+"""Models whose answers are known in closed form, or are a fixed function; a context with one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mezzotint import (
-    Cancelled,
     Conditioning,
     Denoiser,
     NoiseLevel,
@@ -19,6 +18,7 @@ from mezzotint import (
     Prediction,
     Source,
 )
+from mezzotint.testing import FakeContext, fake_context
 
 
 def prediction_of(kind: str, x: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
@@ -78,50 +78,6 @@ class RandomPredictor:
         return Prediction((self.output(x, level.time, context),), (1.0,), self.kind)  # type: ignore[arg-type]
 
 
-class FakeContext:
-    """What a node may ask of the engine. `stop_after` cancels the run after so many steps."""
-
-    device = "cpu"
-    dtype = torch.float32
-
-    def __init__(self, model: Any, state: Any = None, stop_after: int | None = None) -> None:
-        self.model = model
-        self.saved = state
-        self.stop_after = stop_after
-        self.progressed: list[tuple[int, int]] = []
-        self.preview: Any = None
-        self.events: list[tuple[str, int, int]] = []
-
-    @property
-    def hooks(self) -> Any:
-        return self
-
-    def before_step(self, *, step: int, steps: int, x: Tensor, level: NoiseLevel) -> None:
-        self.events.append(("before", step, steps))
-
-    def after_step(self, *, step: int, steps: int, x: Tensor, x0: Tensor) -> None:
-        self.events.append(("after", step, steps))
-
-    def realise(self, recipe: Denoiser) -> Any:
-        model = self.model
-        for patch in recipe.patches:
-            # The engine leaves the patch when the node ends; these patches leave nothing behind.
-            model = patch.apply(model, self).__enter__()
-        return model
-
-    def resume(self) -> Mapping[str, Any] | None:
-        return self.saved
-
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        self.saved = state
-
-    def progress(self, done: int, total: int, preview: Any = None) -> None:
-        self.progressed.append((done, total))
-        self.preview = preview
-        if done == self.stop_after:
-            raise Cancelled("cancelled")
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
@@ -138,8 +94,13 @@ def random_model() -> type[RandomPredictor]:
 
 
 @pytest.fixture
-def fake_context() -> type[FakeContext]:
-    return FakeContext
+def context() -> Callable[..., FakeContext]:
+    """A context whose only model is the one given."""
+
+    def made(model: Any, **options: Any) -> FakeContext:
+        return fake_context(loaders={"test.model": lambda recipe, ctx: model}, **options)
+
+    return made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mezzotint import Conditioning, NoiseLevel, NoiseSchedule, Prediction
+from mezzotint.testing import fake_context
 from mezzotint_kernels import guided, normals
 from mezzotint_sampling.conditioning import for_batch, stacked
 from mezzotint_sampling.guidance import ClassifierFree, ClassifierFreePredictor
@@ -83,10 +84,10 @@ def test_a_guided_model_can_be_guided(length: int, rescale: float, random_model:
     torch.testing.assert_close(total, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_patch_wraps_and_leaves_no_trace(random_model: Any, fake_context: Any) -> None:
+def test_the_patch_wraps_and_leaves_no_trace(random_model: Any) -> None:
     model = random_model()
     patch = ClassifierFree(negative=context(2), scale=3.0)
-    with patch.apply(model, fake_context(model)) as guide:
+    with patch.apply(model, fake_context()) as guide:
         assert isinstance(guide, ClassifierFreePredictor)
         assert guide.schedule is model.schedule
         assert guide.kind == "eps"

@@ -174,3 +174,25 @@ def test_a_sampler_that_miscounts_its_evaluations_is_caught(random_model: Any) -
 
     with pytest.raises(RuntimeError, match="yielded step 2 after 1 evaluations"):
         run(wrong, random_model(), None, normals(1, SHAPE), SIGMAS, numbers_of(Noise(1), SHAPE))
+
+
+def test_each_evaluation_is_announced_before_and_after(random_model: Any) -> None:
+    events: list[tuple[Any, ...]] = []
+
+    class Hooks:
+        def before_step(self, *, step: int, steps: int, x: Any, level: NoiseLevel) -> None:
+            events.append(("before", step, steps, level.step, level.progress))
+
+        def after_step(self, *, step: int, steps: int, x: Any, x0: Any) -> None:
+            assert x.shape == x0.shape == SHAPE
+            events.append(("after", step, steps))
+
+    numbers = numbers_of(Noise(1), SHAPE)
+    run("heun", random_model(), None, normals(1, SHAPE), SIGMAS, numbers, hooks=Hooks())
+    assert events[:4] == [
+        ("before", 0, 9, 0, 0.0),
+        ("after", 0, 9),
+        ("before", 1, 9, 1, 0.25),
+        ("after", 1, 9),
+    ]
+    assert events[-2:] == [("before", 8, 9, 4, 1.0), ("after", 8, 9)]

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from mezzotint import Autoencoder, Cancelled, Conditioning, Denoiser, Latents, Source, UserError
+from mezzotint import (
+    Autoencoder,
+    Cancelled,
+    Conditioning,
+    Denoiser,
+    Latents,
+    Source,
+    UserError,
+    hookimpl,
+    node,
+)
+from mezzotint.testing import check_node, run_graph, tiny_denoiser
 from mezzotint_kernels import normals
 from mezzotint_sampling import nodes
 from mezzotint_sampling.samplers import SAMPLERS
@@ -28,105 +39,101 @@ def sampled(
     return nodes.sample(ctx, guide, PROMPT, given, levels, noise, **options)
 
 
-def test_the_nodes_make_a_picture(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
-    ctx = fake_context(random_model())
+def test_the_nodes_make_a_picture(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    model = random_model()
+    ctx = context(model)
     result = sampled(denoiser, ctx)
     assert result.data.shape == (2, 3, 4, 4)
     assert result.data.dtype == torch.float32
     assert (result.space, result.downscale, result.mask) == ("s", 8, None)
-    assert ctx.model.batches == [4] * 4
-    assert ctx.progressed == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert ctx.events[:3] == [("before", 0, 4), ("after", 0, 4), ("before", 1, 4)]
+    assert model.batches == [4] * 4
+    assert ctx.reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_equal_inputs_give_equal_bytes(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
-) -> None:
-    first, second = (sampled(denoiser, fake_context(random_model())) for _ in range(2))
+def test_equal_inputs_give_equal_bytes(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    first, second = (sampled(denoiser, context(random_model())) for _ in range(2))
     assert torch.equal(first.data, second.data)
 
 
 @pytest.mark.parametrize("kind", ["philox", "torch"])
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_a_cancelled_run_goes_on_to_the_same_bytes(
-    sampler: str, kind: str, denoiser: Denoiser, random_model: Any, fake_context: Any
+    sampler: str, kind: str, denoiser: Denoiser, random_model: Any, context: Any
 ) -> None:
     options: dict[str, Any] = {"sampler": sampler, "noise": {"kind": kind}}
-    whole = sampled(denoiser, fake_context(random_model()), **dict(options))
+    whole = sampled(denoiser, context(random_model()), **dict(options))
     for stop in (1, 3):
-        interrupted = fake_context(random_model(), stop_after=stop)
+        interrupted = context(random_model(), cancel_at=stop)
         with pytest.raises(Cancelled):
             sampled(denoiser, interrupted, **dict(options))
-        resumed = fake_context(random_model(), state=interrupted.saved)
+        resumed = context(random_model(), state=interrupted.states[-1])
         assert torch.equal(sampled(denoiser, resumed, **dict(options)).data, whole.data)
-        assert resumed.progressed[0][0] == stop + 1
+        assert resumed.reports[0][0] == stop + 1
 
 
-def test_a_state_is_json_and_tensors(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
-) -> None:
-    ctx = fake_context(random_model())
+def test_a_state_is_json_and_tensors(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    ctx = context(random_model())
     sampled(denoiser, ctx)
-    assert ctx.saved.keys() == {"step", "x", "history"}
-    assert ctx.saved["step"] == 4
-    assert [h.shape for h in ctx.saved["history"]] == [(2, 3, 4, 4)]
+    assert [state["step"] for state in ctx.states] == [1, 2, 3, 4]
+    assert ctx.states[-1].keys() == {"step", "x", "history"}
+    assert [h.shape for h in ctx.states[-1]["history"]] == [(2, 3, 4, 4)]
 
 
 def test_a_run_that_had_finished_evaluates_nothing(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
+    denoiser: Denoiser, random_model: Any, context: Any
 ) -> None:
-    done = fake_context(random_model())
+    done = context(random_model())
     result = sampled(denoiser, done)
-    again = fake_context(random_model(), state=done.saved)
+    model = random_model()
+    again = context(model, state=done.states[-1])
     assert torch.equal(sampled(denoiser, again).data, result.data)
-    assert again.model.batches == []
+    assert model.batches == []
 
 
 def test_outside_the_mask_the_latents_come_back_exactly(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
+    denoiser: Denoiser, random_model: Any, context: Any
 ) -> None:
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., :2] = 1
     given = Latents(data=normals(5, (2, 3, 4, 4)), space="s", mask=mask)
-    result = sampled(denoiser, fake_context(random_model()), given)
+    result = sampled(denoiser, context(random_model()), given)
     assert torch.equal(result.data[..., 2:], given.data[..., 2:])
     assert not torch.isclose(result.data[..., :2], given.data[..., :2]).any()
 
 
 def test_image_to_image_stays_closer_the_less_it_denoises(
-    denoiser: Denoiser, gaussian: Any, fake_context: Any
+    denoiser: Denoiser, gaussian: Any, context: Any
 ) -> None:
     given = Latents(data=normals(5, (2, 3, 4, 4)), space="s")
     distances = []
     for denoise in (0.1, 0.5, 1.0):
-        ctx = fake_context(gaussian())
+        ctx = context(gaussian())
         result = sampled(denoiser, ctx, given, sigmas={"denoise": denoise})
         distances.append(float((result.data - given.data).std()))
     assert distances == sorted(distances)
 
 
-def test_a_preview_is_an_image(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
-    ctx = fake_context(random_model())
+def test_a_preview_is_an_image(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    ctx = context(random_model())
     sampled(denoiser, ctx)
-    shown = ctx.preview().data
+    shown = ctx.previews[-1].data
     assert shown.shape == (2, 4, 4, 3)
     assert 0 <= shown.min() <= shown.max() <= 1
 
 
-def test_a_clip_is_sampled(denoiser: Denoiser, random_model: Any, fake_context: Any) -> None:
+def test_a_clip_is_sampled(denoiser: Denoiser, random_model: Any, context: Any) -> None:
     given = nodes.empty_latents(denoiser, width=32, height=32, frames=3)
-    ctx = fake_context(random_model())
+    ctx = context(random_model())
     result = sampled(denoiser, ctx, given.replace(mask=torch.ones(1, 1, 4, 4)))
     assert result.data.shape == (1, 3, 3, 4, 4)
-    assert ctx.preview().data.shape == (1, 4, 4, 3)
+    assert ctx.previews[-1].data.shape == (1, 4, 4, 3)
 
 
 def test_a_plugins_sampler_is_found_through_the_context(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
+    denoiser: Denoiser, random_model: Any, context: Any
 ) -> None:
-    ctx = fake_context(random_model())
-    ctx.samplers = {"acme": SAMPLERS["dpmpp_2m"]}
-    wanted = sampled(denoiser, fake_context(random_model()))
+    ctx = context(random_model(), samplers={"acme": SAMPLERS["dpmpp_2m"]})
+    wanted = sampled(denoiser, context(random_model()))
     assert torch.equal(sampled(denoiser, ctx, sampler="acme").data, wanted.data)
 
 
@@ -157,11 +164,11 @@ def test_empty_latents_have_the_shape_of_either_model(denoiser: Denoiser) -> Non
     ],
 )
 def test_what_does_not_fit_is_said_before_a_model_is_loaded(
-    changes: dict[str, Any], message: str, denoiser: Denoiser, fake_context: Any
+    changes: dict[str, Any], message: str, denoiser: Denoiser, context: Any
 ) -> None:
     latents = nodes.empty_latents(denoiser, width=32, height=32).replace(**changes)
     conditioning = Conditioning(context=torch.ones(5 if "samples" in message else 1, 4, 8))
-    ctx = fake_context(None)
+    ctx = context(None)
     with pytest.raises(UserError, match=message):
         nodes.sample(
             ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise()
@@ -178,10 +185,10 @@ def test_sizes_that_do_not_fit_name_the_nearest(denoiser: Denoiser) -> None:
 
 
 def test_an_eta_that_the_sampler_has_not_is_refused(
-    denoiser: Denoiser, random_model: Any, fake_context: Any
+    denoiser: Denoiser, random_model: Any, context: Any
 ) -> None:
     with pytest.raises(UserError, match=r"'euler' has no option 'eta'"):
-        sampled(denoiser, fake_context(random_model()), sampler="euler", eta=0.5)
+        sampled(denoiser, context(random_model()), sampler="euler", eta=0.5)
 
 
 def test_listing_the_plugin_imports_no_torch() -> None:
@@ -195,3 +202,75 @@ def test_listing_the_plugin_imports_no_torch() -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_nodes_keep_what_every_node_promises() -> None:
+    model = tiny_denoiser()
+    levels = check_node(nodes.sigmas, denoiser=model, steps=3)["sigmas"]
+    noise = check_node(nodes.noise, seed=2)["noise"]
+    empty = check_node(nodes.empty_latents, denoiser=model, width=64, height=64)["latents"]
+    guide = check_node(nodes.guide, denoiser=model, negative=NEGATIVE, scale=2.0)["denoiser"]
+    check_node(
+        nodes.sample, denoiser=guide, conditioning=PROMPT, latents=empty, sigmas=levels,
+        noise=noise, sampler="euler_ancestral",
+    )  # fmt: skip
+
+
+def test_a_graph_samples_with_a_plugins_sampler() -> None:
+    """Through the engine: registry, plan, pool, patches and a sampler from another plugin."""
+
+    class Acme:
+        __name__ = "acme"
+
+        @staticmethod
+        @hookimpl
+        def register_samplers(register: Any) -> None:
+            register("acme_euler", SAMPLERS["euler"])
+
+    def graph(sampler: str) -> dict[str, Any]:
+        model = {"ref": "model"}
+        return {
+            "format": 1,
+            "name": "sampled",
+            "nodes": {
+                "model": {"use": "testing.denoiser@1", "inputs": {"mean": 0.5, "std": 0.1}},
+                "empty": {
+                    "use": "sampling.empty_latents@1",
+                    "inputs": {"denoiser": model, "width": 64, "height": 64},
+                },
+                "levels": {
+                    "use": "sampling.sigmas@1",
+                    "inputs": {"denoiser": model, "steps": 8, "schedule": "karras"},
+                },
+                "noise": {"use": "sampling.noise@1", "inputs": {"seed": 3}},
+                "text": {"use": "acme.text@1", "inputs": {}},
+                "guide": {
+                    "use": "sampling.guide@1",
+                    "inputs": {"denoiser": model, "negative": {"ref": "text"}, "scale": 2},
+                },
+                "sample": {
+                    "use": "sampling.sample@1",
+                    "inputs": {
+                        "denoiser": {"ref": "guide"},
+                        "conditioning": {"ref": "text"},
+                        "latents": {"ref": "empty"},
+                        "sigmas": {"ref": "levels"},
+                        "noise": {"ref": "noise"},
+                        "sampler": sampler,
+                    },
+                },
+            },
+            "outputs": {"latents": {"ref": "sample"}},
+        }
+
+    @node("acme.text")
+    def text() -> Conditioning:
+        """No words."""
+        return Conditioning()
+
+    results = [
+        run_graph(graph(name), plugins=[Acme(), text]).outputs["latents"].data
+        for name in ("euler", "acme_euler")
+    ]
+    assert torch.equal(*results)
+    assert float(results[0].mean()) == pytest.approx(0.5, abs=0.05)
