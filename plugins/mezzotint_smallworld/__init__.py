@@ -36,13 +36,5 @@ def _open_scenes(dataset: Any, ctx: Any) -> Any:
 
 
 @hookimpl
-def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    from mezzotint_smallworld.nodes import READER
-    from mezzotint_smallworld.reader import open_scenes
-
-    register(READER, open_scenes)
-
-
-@hookimpl
 def resolve_source(uri: str) -> Path | None:
     return Path(__file__).parent / "weights" if uri == SOURCE else None

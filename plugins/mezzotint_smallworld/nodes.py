@@ -81,15 +81,6 @@ def dataset(
 
 
 def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
-    """Scene `index` of a data set that `dataset` describes, and its seed."""
-    from mezzotint_smallworld.scene import sample_scene
-
-    seed = int(config["seed"]) + index
-    scene = sample_scene(seed, things=config["things"], unnamed=config["unnamed"], split=config["split"])
-    return scene, seed
-
-
-def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
     """The scene of item `index`, and its seed."""
     from mezzotint_smallworld.scene import sample_scene
 
