@@ -79,6 +79,14 @@ class Graph:
         return 1 + max((node.graph.height for node in self.nodes.values() if node.graph is not None), default=0)
 
     @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of the graph's inputs, as if they were given."""
+        from mezzotint.literals import check_input
+
+        inputs = self.doc.inputs.items()
+        return {name: check_input(doc, doc.default, "", []) for name, doc in inputs if not doc.required}
+
+    @cached_property
     def network(self) -> nx.MultiDiGraph[str]:
         """The graph as a frozen networkx graph: an edge for each link, with `port` and `input`."""
         import networkx as nx

@@ -27,11 +27,15 @@ class Trusted(str):
 
 @dataclass(frozen=True)
 class FileRef:
-    """A file or model source that an input names, found on disk. `text` is what was written."""
+    """A file or model source that an input names, found on disk.
+
+    text: what was written. digest: of its content when the run was planned; a plan's steps have it.
+    """
 
     text: str
     path: str
     kind: Literal["file", "source"]
+    digest: str = ""
 
 
 def type_name(value: Any) -> str:

@@ -33,13 +33,15 @@ class Runtime:
     store: Any
     settings: Settings = field(default_factory=Settings)
     pool: Any = field(default_factory=_pool)
-    _digests: dict[str, str] = field(default_factory=dict)
 
     def digest(self, path: str) -> str:
-        """The content digest of a file or folder, computed at most once per run and remembered by the store."""
-        from mezzotint.fingerprint import file_digest
+        """The content digest of a file or folder, remembered by the store.
 
-        return file_digest(Path(path), self.store)
+        Raises: UserError: if it cannot be read, or changes meanwhile.
+        """
+        from mezzotint.fingerprint import file_digest, folder_digest
+
+        return folder_digest(path, self.store) if Path(path).is_dir() else file_digest(path, self.store)
 
     def plan(self, graph: Graph, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None) -> Plan:
         """Plan a graph against what the store has."""
