@@ -141,7 +141,9 @@ def _discover() -> list[Found]:
     from importlib import metadata  # 50 ms; here and not above, since the index mostly knows
 
     found: dict[str, Found] = {}
-    for distribution in metadata.distributions():
+    # A source tree's .egg-info may lie on sys.path too: what is installed from it says more.
+    installed = sorted(metadata.distributions(), key=lambda d: getattr(d, "_path", Path()).suffix == ".egg-info")
+    for distribution in installed:
         if "mezzotint.plugins" in (distribution.read_text("entry_points.txt") or ""):
             for each in _points(distribution):
                 found.setdefault(each.key, each)  # the first on sys.path is the one that gets imported
@@ -160,6 +162,8 @@ def _points(distribution: Any) -> Iterator[Found]:
 
 
 def _is_editable(distribution: Any) -> bool:
+    if getattr(distribution, "_path", Path()).suffix == ".egg-info":
+        return True
     text = distribution.read_text("direct_url.json")
     with contextlib.suppress(ValueError, AttributeError):
         return bool(json.loads(text or "{}").get("dir_info", {}).get("editable"))

@@ -479,3 +479,17 @@ def test_tracing_prints_each_call_to_stderr(site, monkeypatch, capsys):
     site.install("acme-nodes", "from mezzotint import hookimpl\n@hookimpl\ndef before_node(name): pass")
     site.load().hooks.before_node(name="a", use="x.y@1", inputs={})
     assert "[plugins] acme-nodes:acme_nodes: before_node(name='a')" in capsys.readouterr().err
+
+
+def test_a_source_trees_own_metadata_yields_to_the_installed_one(site):
+    info = site.install("acme-nodes", NODE.format(id="acme.copy"))
+    (info / "direct_url.json").write_text(json.dumps({"url": "file:///x", "dir_info": {"editable": True}}))
+    egg = site.folder / "acme_nodes.egg-info"
+    egg.mkdir()
+    (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: acme-nodes\nVersion: 0.2\n")
+    (egg / "entry_points.txt").write_text("[mezzotint.plugins]\nacme_nodes = acme_nodes\n")
+    given = site.load().provenance("acme.copy")
+    assert (given.version, len(given.digest)) == ("0.3", 64)
+    site.remove(info)
+    given = site.load().provenance("acme.copy")
+    assert (given.version, len(given.digest)) == ("0.2", 64)

@@ -111,6 +111,12 @@ def test_a_fake_context_realises_recipes_and_takes_patches_off(tmp_path):
         ctx.asset("b.txt")
 
 
+def test_a_fake_context_reads_the_fake_data_set():
+    reader = fake_context().open_dataset(kit.fake_dataset(length=3, side=4))
+    assert [item["caption"] for item in reader] == ["picture 0", "picture 1", "picture 2"]
+    assert (reader[2]["image"].shape, reader[2]["image"].dtype.name) == ((4, 4, 3), "uint8")
+
+
 def test_two_node_types_draw_different_noise():
     one, two = fake_context(node_type="acme.a"), fake_context(node_type="acme.b")
     assert one.noise(0).normal((4,)).tolist() != two.noise(0).normal((4,)).tolist()

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,12 +14,12 @@ from typing import Any
 
 from mezzotint.errors import MezzotintError, PluginError
 from mezzotint.nodes import NodeSpec, spec_of
+from mezzotint.signature import described
 from mezzotint.testing.contexts import FakeContext, fake_context
 from mezzotint.values import Value
 
 __all__ = ["check_node"]
 
-_DESCRIBED = re.compile(r"^(\w+(?:, \w+)*): ", re.MULTILINE)
 _HEAVY = ("torch", "diffusers", "transformers", "torchvision", "accelerate")
 
 
@@ -69,7 +68,7 @@ def _interface_problems(spec: NodeSpec) -> list[str]:
     problems = []
     if not spec.summary:
         problems.append("it has no docstring")
-    documented = [name for line in _DESCRIBED.findall(spec.doc) for name in line.split(", ")]
+    documented = described(spec.doc)
     problems += [f"the docstring has no line '{n}: ...'" for n in spec.inputs if n not in documented]
     for name, given in spec.inputs.items():
         schema = given.json_schema()

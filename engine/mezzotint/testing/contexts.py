@@ -14,6 +14,7 @@ from mezzotint.observers import Hooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mezzotint.ports import Dataset
     from mezzotint.registry import Registry
     from mezzotint.values import Recipe
 
@@ -63,15 +64,19 @@ class FakeServices:
         self.states.append(dict(state))
 
     def realise(self, recipe: Recipe, ctx: Context) -> Any:
-        loader = self.loaders.get(recipe.loader) or _bundled().loaders.get(recipe.loader)
-        if loader is None:
-            raise PluginError(
-                f"no loader {recipe.loader!r}; give fake_context(loaders={{{recipe.loader!r}: ...}})"
-            )
-        model = loader(recipe, ctx)
+        model = self._loader(recipe.loader)(recipe, ctx)
         for patch in recipe.patches:
             model = self.patches.enter_context(patch.apply(model, ctx))
         return model
+
+    def open_dataset(self, dataset: Dataset, ctx: Context) -> Any:
+        return self._loader(dataset.reader)(dataset, ctx)
+
+    def _loader(self, name: str) -> Callable[..., Any]:
+        loader = self.loaders.get(name) or _bundled().loaders.get(name)
+        if loader is None:
+            raise PluginError(f"no loader {name!r}; give fake_context(loaders={{{name!r}: ...}})")
+        return loader
 
     def asset(self, name: str) -> Path:
         if name not in self.assets:

@@ -2,7 +2,7 @@
 
 For x0 ~ N(m, s²) and x = alpha x0 + sigma eps the best guess of x0 is
 m + alpha s² / (alpha² s² + sigma²) (x - alpha m).
-This module is a plugin: the node `testing.denoiser` and the loader `testing.gaussian`.
+This module is a plugin: the node `testing.denoiser`, the loaders `testing.gaussian` and `testing.pictures`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mezzotint.hookspecs import hookimpl
 from mezzotint.nodes import node
 from mezzotint.ports import Denoiser, NoiseSchedule
 from mezzotint.predictor import NoiseLevel, Prediction
+from mezzotint.testing.samples import FakePictures
 from mezzotint.values import Source
 
 if TYPE_CHECKING:
@@ -103,5 +104,6 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    """The loader `testing.gaussian`."""
+    """The loader `testing.gaussian`, and the reader of `fake_dataset`."""
     register("testing.gaussian", load_gaussian)
+    register("testing.pictures", lambda dataset, ctx: FakePictures(dataset))

@@ -101,9 +101,26 @@ def fake_weights(*, seed: int = 0, target: str = "testing") -> Weights:
     return Weights({"weight": _normal(4, 4, seed=seed), "bias": _normal(4, seed=seed + 1)}, target=target)
 
 
-def fake_dataset(length: int = 4, reader: str = "testing", **config: Any) -> Dataset:
-    """The description of a data set that no reader knows."""
-    return Dataset(reader, config, length)
+class FakePictures:
+    """The reader "testing.pictures": uniform noise, [side, side, 3] uint8, with numbered captions."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return self.dataset.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        side = self.dataset.config["side"]
+        pixels = (_uniform(side, side, 3, seed=index) * 255).byte().numpy()
+        return {"image": pixels, "caption": f"picture {index}"}
+
+
+def fake_dataset(length: int = 4, side: int = 16) -> Dataset:
+    """A data set of `FakePictures`; `ctx.open_dataset` reads it."""
+    return Dataset("testing.pictures", {"side": side}, length)
 
 
 def fake_report(**data: Any) -> Report:
