@@ -23,6 +23,7 @@ _HOME = {
     "nodes": ("node",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "api": ("LoadedGraph", "load"),
+    "builder": ("GraphBuilder",),
     "runner": ("RunResult",),
     "runtime": ("Runtime", "default_runtime"),
     "settings": ("Settings",),
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mezzotint.api import LoadedGraph as LoadedGraph
     from mezzotint.api import load as load
+    from mezzotint.builder import GraphBuilder as GraphBuilder
     from mezzotint.context import Context as Context
     from mezzotint.context import NoiseSource as NoiseSource
     from mezzotint.errors import *  # noqa: F403
