@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mezzotint.cli import Flags
 from mezzotint.cli.completion import complete_graph
 from mezzotint.errors import MezzotintError, UserError, did_you_mean
 
@@ -29,6 +30,8 @@ class GraphCommand(click.Command):
     takes_graph = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = ctx.ensure_object(Flags)  # reading FILE may fail before click comes to these
+        flags.json, flags.debug = flags.json or "--json" in args, flags.debug or "--debug" in args
         name = find_graph(args, _own_flags(super().get_params(ctx)))
         if name is not None:
             self._read(ctx, name)
