@@ -163,7 +163,7 @@ def _rows(keys: Tensor, frames: int, words: int, step: int, stream: int) -> Tens
     chunk = max(1, _CPU_COUNTERS // max(words, 1)) if device.type == "cpu" else max(len(key), 1)
     parts = [
         _box_muller(*philox4x32((word, f, step_word, stream_word), (k & _MASK, (k >> 32) & _MASK)))
-        for k, f in zip(key.split(chunk), frame.split(chunk), strict=True)
+        for k, f in zip(torch.split(key, chunk), torch.split(frame, chunk), strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

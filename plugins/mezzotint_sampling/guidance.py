@@ -81,7 +81,7 @@ class ClassifierFreePredictor:
                 _collapsed(self.model.predict(x, level, second)),
             )
         both = self.model.predict(torch.cat((x, x)), level, together)
-        halves = [output.split(batch) for output in both.outputs]
+        halves = [torch.split(output, batch) for output in both.outputs]
         first_half, second_half = (
             Prediction(tuple(half[i] for half in halves), both.weights, both.kind, both.rescale)
             for i in range(2)

@@ -181,7 +181,7 @@ def sample(
         numbers,
         state=state,
         on_state=lambda now, total: _report(ctx, now, total, latents.space),
-        region=None if latents.mask is None else Region(_mask(latents, data), data),
+        region=None if latents.mask is None else Region(_mask(latents.mask, data), data),
         clip=clip,
         hooks=getattr(ctx, "hooks", None),
         **({} if eta is None else {"eta": eta}),
@@ -195,9 +195,9 @@ def _float32() -> Any:
     return torch.float32
 
 
-def _mask(latents: Latents, data: Any) -> Any:
+def _mask(mask: Any, data: Any) -> Any:
     """The mask on the device, with a frame axis if the latents have one and it has not."""
-    mask = latents.mask.to(data)
+    mask = mask.to(data)
     return mask.unsqueeze(2) if data.dim() == 5 and mask.dim() == 4 else mask
 
 

@@ -5,7 +5,7 @@ Each function gives the evaluated levels, noisiest first; `make_sigmas` adds the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def make_sigmas(
     elif name in ("uniform", "discrete"):
         levels = uniform(schedule, total, spacing, offset, whole=name == "discrete")
     else:
-        raise UserError(f"unknown schedule {name!r}; known: {', '.join(ScheduleName.__args__)}")
+        raise UserError(f"unknown schedule {name!r}; known: {', '.join(get_args(ScheduleName))}")
     kept = [*levels[-steps:], Level(1.0, 0.0, 0.0)]
     alphas, sigmas, times = zip(*kept, strict=True)
     return Sigmas(alphas=alphas, sigmas=sigmas, times=times)
@@ -88,7 +88,7 @@ def uniform(
         apart = schedule.train_steps / steps
         indices = (schedule.train_steps - np.arange(steps) * apart).round() - 1
     else:
-        raise UserError(f"unknown spacing {spacing!r}; known: {', '.join(Spacing.__args__)}")
+        raise UserError(f"unknown spacing {spacing!r}; known: {', '.join(get_args(Spacing))}")
     return [level_at(schedule, float(i)) for i in indices]
 
 
