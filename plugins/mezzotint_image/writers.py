@@ -62,6 +62,8 @@ def write_video(video: Video, info: Any = None) -> list[bytes]:
     quality = _quality(options, 80)
     if not video.fps > 0 or not math.isfinite(video.fps):
         raise UserError(f"a video needs frames per second above 0, got {video.fps}")
+    if video.data.shape[1] == 0:
+        raise UserError("a video needs at least one frame")
     clips = []
     for clip in video.data:
         frames = to_bytes(clip)

@@ -29,7 +29,11 @@ def test_a_folder_gives_three_recipes_with_what_its_configs_say(tiny):
 
 def test_configs_read_from_shapes_make_the_folder_s_networks(tiny, original):
     unet, text, vae = (recipe.config["model"] for recipe in checkpoint(original))
-    for found, wanted in ((unet, tiny.unet.config), (vae, tiny.vae.config), (text, tiny.text.config.to_dict())):
+    for found, wanted in (
+        (unet, tiny.unet.config),
+        (vae, tiny.vae.config),
+        (text, tiny.text.config.to_dict()),
+    ):
         for key in found.keys() - {"_class_name", "sample_size", "architectures"}:
             value = list(wanted[key]) if isinstance(wanted[key], tuple) else wanted[key]
             assert found[key] == value, key
@@ -86,7 +90,9 @@ def test_a_scheduler_that_is_not_known_is_named(config, message):
 
 def test_a_latent_space_is_named_by_its_scaling_so_that_tuned_decoders_fit():
     first = {"block_out_channels": [128, 256, 512, 512], "latent_channels": 4, "scaling_factor": 0.18215}
-    assert latent_space(first, "")[0] == latent_space({**first, "act_fn": "other"}, "")[0] == "kl-f8c4-x0.18215"
+    assert (
+        latent_space(first, "")[0] == latent_space({**first, "act_fn": "other"}, "")[0] == "kl-f8c4-x0.18215"
+    )
     assert latent_space({**first, "scaling_factor": 0.13025}, "")[0] != latent_space(first, "")[0]
 
 
@@ -148,7 +154,11 @@ def _edited(tiny, tmp_path: Path, part: str, change) -> Path:
     [
         ("unet/config.json", lambda t: t.replace("UNet2DConditionModel", "UNet3DConditionModel"), "UNet3D"),
         ("vae/config.json", lambda t: t.replace("AutoencoderKL", "os.system"), "its vae is a os.system"),
-        ("text_encoder/config.json", lambda t: t.replace("CLIPTextModel", "T5EncoderModel"), "T5EncoderModel"),
+        (
+            "text_encoder/config.json",
+            lambda t: t.replace("CLIPTextModel", "T5EncoderModel"),
+            "T5EncoderModel",
+        ),
         ("vae/config.json", lambda t: t[:20], "not JSON"),
         ("vae/config.json", lambda t: "[]", "wanted a JSON object"),
         ("vae/config.json", lambda t: t.replace('"latent_channels": 4', '"latent_channels": "4"'), "odd"),

@@ -35,7 +35,9 @@ def no_network(monkeypatch):
 
 
 def _ids(tiny):
-    return tiny.tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+    return tiny.tokenizer(
+        TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"
+    ).input_ids
 
 
 def test_text_embeddings_equal_those_of_the_pipeline(recipes, tiny, ctx, no_network):
@@ -115,7 +117,10 @@ def test_gradients_reach_what_asks_for_them_and_nothing_else(tiny, ctx):
         (Conditioning(), "has no context"),
         (Conditioning(context=torch.zeros(1, 16, 63)), "64 wide"),
         (Conditioning(context=torch.zeros(3, 16, 64)), "3 rows"),
-        (Conditioning(context=torch.zeros(1, 16, 64), concat=torch.zeros(1, 5, 8, 8)), "takes 4 channels, got 9"),
+        (
+            Conditioning(context=torch.zeros(1, 16, 64), concat=torch.zeros(1, 5, 8, 8)),
+            "takes 4 channels, got 9",
+        ),
     ],
 )
 def test_conditioning_that_does_not_fit_is_refused(tiny, ctx, conditioning, message):
@@ -153,7 +158,9 @@ def test_the_old_attention_names_of_published_folders_are_read(tiny, tmp_path, c
     assert any(".query." in key for key in tensors)
     save_file(tensors, file)
     latents = torch.randn(1, 4, 4, 4)
-    first, second = (ctx.realise(checkpoint(source_of(f)).autoencoder) for f in (tmp_path / "old", tiny.folder))
+    first, second = (
+        ctx.realise(checkpoint(source_of(f)).autoencoder) for f in (tmp_path / "old", tiny.folder)
+    )
     assert torch.equal(first.decode(latents), second.decode(latents))
 
 
