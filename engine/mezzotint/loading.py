@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import sys
 import threading
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -120,7 +119,7 @@ class PluginSet:
         """Import those of whom the index knows nothing, and list those that it knows as broken."""
         for found in self.found:
             entry = self.index.entry(found)
-            if entry is None:
+            if entry is None or (entry.error and strict()):
                 self._load_found(found)
             elif entry.error:
                 nodes = tuple(entry.gives.get("nodes", ()))
@@ -243,6 +242,8 @@ class PluginSet:
     ) -> None:
         entry = self.index.entries.get(found.key) if found else None
         nodes = tuple(entry.gives.get("nodes", ())) if entry else ()
+        import traceback  # rarely needed
+
         trace = "".join(traceback.format_exception(error))
         name = found.name if found else key
         broken = BrokenPlugin(name, given.package, given.version, _reason(error), trace, nodes)

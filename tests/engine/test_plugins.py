@@ -341,6 +341,14 @@ def test_the_strict_setting_raises_at_a_bad_plugin(site, kind, monkeypatch):
         site.load()
 
 
+def test_the_strict_setting_raises_at_a_plugin_known_to_be_bad_too(site, monkeypatch):
+    site.install("acme-nodes", BAD["import"][0])
+    site.load()
+    monkeypatch.setenv("MEZZOTINT_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match=r"plugin 'acme_nodes' of acme-nodes 0.3 failed to load"):
+        site.load(namespaces=())
+
+
 @pytest.mark.parametrize("kind", ["syntax", "exit", "hook"])
 def test_a_bad_file_given_by_the_caller_is_an_error_or_a_line_in_the_list(site, file, kind, caplog):
     site.install("good-nodes", NODE.format(id="good.copy"))
