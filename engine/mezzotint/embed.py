@@ -1,4 +1,4 @@
-"""A graph and its inputs as one text that travels inside a picture, subgraphs included, so that it can be run again."""
+"""A graph and its inputs as one text that travels inside a picture, with all subgraphs, to be run again."""
 
 from __future__ import annotations
 
@@ -35,37 +35,50 @@ class Embedded:
 def embed(graph: Graph, inputs: Mapping[str, Any]) -> str:
     """The graph, all that it contains and its inputs, as canonical JSON."""
     graphs: dict[str, Any] = {}
-    doc = _portable(graph, graphs)
+    doc = _Portable(graphs).doc(graph)
     given = {name: _portable_input(value) for name, value in inputs.items()}
     record = {"format": 1, "graph": doc, "inputs": given, **({"graphs": graphs} if graphs else {})}
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _portable(graph: Graph, graphs: dict[str, Any]) -> dict[str, Any]:
-    """The document with each subgraph named by its content and put into `graphs`."""
-    doc = graph.doc.to_json()
-    doc.pop("ui", None)
-    doc.pop("$schema", None)
-    for node in graph.nodes.values():
-        if node.graph is None:
-            continue
-        inner = _portable(node.graph, graphs)
-        text = json.dumps(inner, sort_keys=True, separators=(",", ":"))
-        name = f"embedded:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        graphs[name] = inner
-        place = doc["nodes"][node.name]
-        if node.form == "graph":
-            place["use"] = f"graph:{name}"
-        else:
-            place["inputs"]["graph"] = f"graph:{name}"
-    for name, wanted in doc.get("inputs", {}).items():
-        value = wanted.get("default")
-        if graph.doc.inputs[name].is_file and isinstance(value, str):
-            try:
-                wanted["default"] = bundled_name(graph.access.resolve(value)) or value
-            except UserError:
-                pass  # a default that is not there matters only to who uses it
-    return doc
+class _Portable:
+    """Documents that stand alone. graphs: takes the subgraphs, each named by its content."""
+
+    def __init__(self, graphs: dict[str, Any]) -> None:
+        self.graphs = graphs
+        self.names: dict[int, str] = {}
+
+    def name(self, graph: Graph) -> str:
+        if id(graph) not in self.names:
+            inner = self.doc(graph)
+            text = json.dumps(inner, sort_keys=True, separators=(",", ":"))
+            name = f"embedded:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+            self.graphs[name] = inner
+            self.names[id(graph)] = name
+        return self.names[id(graph)]
+
+    def doc(self, graph: Graph) -> dict[str, Any]:
+        """The document without an editor's data, with its subgraphs by their new names."""
+        doc = graph.doc.to_json()
+        doc.pop("ui", None)
+        doc.pop("$schema", None)
+        for name, place in doc["nodes"].items():
+            place.pop("ui", None)
+            node = graph.nodes[name]
+            if node.graph is None:
+                continue
+            if node.form == "graph":
+                place["use"] = f"graph:{self.name(node.graph)}"
+            else:
+                place["inputs"]["graph"] = f"graph:{self.name(node.graph)}"
+        for name, wanted in doc.get("inputs", {}).items():
+            value = wanted.get("default")
+            if graph.doc.inputs[name].is_file and isinstance(value, str):
+                try:
+                    wanted["default"] = bundled_name(graph.access.resolve(value)) or value
+                except UserError:
+                    pass  # a default that is not there matters only to who uses it
+        return doc
 
 
 def _portable_input(value: Any) -> Any:

@@ -26,11 +26,16 @@ __all__ = ["diff_runs", "list_runs", "read_run", "write_record"]
 
 
 def write_record(
-    folder: Path, result: RunResult, outcome: Outcome, graph: Graph, runtime: Runtime, started: datetime
+    folder: Path,
+    result: RunResult,
+    outcome: Outcome,
+    graph: Graph,
+    runtime: Runtime,
+    started: datetime,
+    made_of: str,
 ) -> Path:
-    """Write `folder/<run id>/run.json`."""
+    """Write `folder/<run id>/run.json`. made_of: the graph and its inputs, from `embed`."""
     from mezzotint.atomic import write_bytes
-    from mezzotint.embed import embed
 
     plan = result.plan
     record = {
@@ -40,7 +45,7 @@ def write_record(
         "seconds": round(result.seconds, 4),
         "graph": graph.name,
         "file": str(graph.path) if graph.path else graph.file,
-        "made_of": json.loads(embed(graph, plan.inputs)),
+        "made_of": json.loads(made_of),
         "inputs": {name: _plain(value) for name, value in plan.inputs.items()},
         "versions": _versions(plan.steps.values(), runtime),
         "machine": {

@@ -41,24 +41,41 @@ class Runtime:
         """
         from mezzotint.fingerprint import file_digest, folder_digest
 
-        return folder_digest(path, self.store) if Path(path).is_dir() else file_digest(path, self.store)
+        digest = folder_digest if Path(path).is_dir() else file_digest
+        try:
+            return digest(path, self.store)
+        except StoreError:  # it only remembers
+            return digest(path)
 
-    def plan(self, graph: Graph, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None) -> Plan:
-        """Plan a graph against what the store has."""
+    def plan(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Any],
+        wanted: Iterable[str] | None = None,
+        *,
+        warn: Callable[[StoreError], None] | None = None,
+    ) -> Plan:
+        """Plan a graph against what the store has. warn: called if it cannot be read; then nothing is cached.
+
+        Raises: GraphError: for bad inputs. StoreError: without `warn`.
+        """
         from mezzotint.plan import make_plan
 
         return make_plan(
             graph, self.registry, inputs, wanted=wanted, profile=numerics_profile(self.settings),
-            digest=self.digest, cached=self.store.contains_many,
+            digest=self.digest, cached=lambda keys: self.present(keys, warn),
         )  # fmt: skip
 
-    @staticmethod
-    def keep(put: Callable[[], Any]) -> None:
-        """Store something that is only kept to save time: a failing store loses nothing."""
+    def present(self, keys: Iterable[str], warn: Callable[[StoreError], None] | None = None) -> set[str]:
+        """Which of the keys the store has. warn: called if it cannot be read, and then none counts as there."""
         try:
-            put()
-        except StoreError:
-            pass
+            found: set[str] = self.store.contains_many(keys)
+            return found
+        except StoreError as error:
+            if warn is None:
+                raise
+            warn(error)
+            return set()
 
     def close(self) -> None:
         self.store.close()

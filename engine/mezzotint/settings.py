@@ -18,7 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 @dataclass(frozen=True)
 class Settings:
-    """device: "auto", "cpu", "cuda", "cuda:1", "mps". workers: nodes that run side by side; device_slots: of those,
+    """device: "auto", "cpu", "cuda", "cuda:1", "mps". workers: nodes that run side by side; device_slots: of these
     how many on the device. memory_limit: bytes of live values above which no further node starts. timeout: seconds
     per node, over what nodes say themselves. retries: after a transient failure. grace: seconds that a node has to
     notice its time-out.
@@ -41,6 +41,10 @@ class Settings:
             raise UserError(f"unknown device {self.device!r}; wanted auto, cpu, cuda, cuda:N or mps")
         if self.timeout is not None and self.timeout <= 0:
             raise UserError(f"a time-out must be more than 0 seconds, got {self.timeout}")
+        least_of = {"workers": 0, "device_slots": 1, "memory_limit": 0, "retries": 0, "grace": 0}
+        for name, least in least_of.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     @property
     def resolved_device(self) -> str:

@@ -114,6 +114,14 @@ class InputSpec:
         """Whether the input takes files or sources, alone or in lists."""
         return self._innermost.name in ("file", "source")
 
+    @cached_property
+    def is_tuple(self) -> bool:
+        """Whether the function asks for a tuple where a graph has a list."""
+        found = self.annotation
+        while get_origin(found) in (Annotated, typing.Union, types.UnionType):
+            found = next(a for a in get_args(found) if a is not type(None))
+        return get_origin(found) is tuple
+
     @property
     def _innermost(self) -> EdgeType:
         inner = self.type
