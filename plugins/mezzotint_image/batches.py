@@ -16,7 +16,9 @@ __all__ = ["batch", "select", "with_channels"]
 
 @node("image.batch")
 def batch(images: list[Image]) -> Image:
-    """Pictures of one size as one batch, in order. Channels become those of the richest picture.
+    """Pictures of one size as one batch, in order.
+
+    images: single pictures or batches. Channels become those of the richest.
 
     Raises: UserError: none, or sizes that differ.
     """
@@ -35,7 +37,9 @@ def batch(images: list[Image]) -> Image:
 def select(image: Image, *, index: int = 0, count: Annotated[int, Field(ge=1)] = 1) -> Image:
     """Some of a batch's pictures.
 
-    index: of the first one, from 0; negative counts from the end. count: how many.
+    image: the batch.
+    index: of the first one, from 0; negative counts from the end.
+    count: how many.
 
     Raises: UserError: the batch has fewer.
     """

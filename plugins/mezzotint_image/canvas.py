@@ -22,9 +22,11 @@ Border = Annotated[int, Field(ge=0, le=16384)]
 def solid(
     *, width: Side, height: Side, colour: str = "white", batch: Annotated[int, Field(ge=1, le=4096)] = 1
 ) -> Image:
-    """A plain picture, [batch, height, width, 3].
+    """Plain pictures, [batch, height, width, 3].
 
+    width, height: in pixels.
     colour: a CSS name or #rrggbb; #rrggbbaa gives a fourth channel.
+    batch: how many.
     """
     channels = 4 if colour.startswith("#") and len(colour) in (5, 9) else 3
     return Image(parse_colour(colour, channels).expand(batch, height, width, channels).contiguous())
@@ -34,7 +36,12 @@ def solid(
 def crop(
     image: Image, mask: Mask | None = None, *, left: Border = 0, top: Border = 0, width: Side, height: Side
 ) -> Framed:
-    """Cut a rectangle out of pictures, and out of a mask with them. All in pixels.
+    """Cut a rectangle out of pictures, and out of a mask with them.
+
+    image: [B, H, W, C].
+    mask: [B or 1, H, W].
+    left, top: of the rectangle, in pixels.
+    width, height: of the rectangle, in pixels.
 
     Raises: UserError: the rectangle leaves the picture.
     """
@@ -59,8 +66,11 @@ def pad(
     bottom: Border = 0,
     colour: str | None = None,
 ) -> Framed:
-    """Extend pictures beyond their edges; the mask is 1 there, ready for outpainting. All in pixels.
+    """Extend pictures beyond their edges; the mask is 1 there, ready for outpainting.
 
+    image: [B, H, W, C].
+    mask: [B or 1, H, W]; 0 inside without it.
+    left, top, right, bottom: by how many pixels.
     colour: of the border; without it the outermost pixels are repeated.
     """
     import torch

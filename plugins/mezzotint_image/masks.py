@@ -23,6 +23,9 @@ def mask_from_image(
 ) -> Mask:
     """A mask from one channel of a picture: white is 1, change here.
 
+    image: [B, H, W, C].
+    channel: which; the luminance of grey pictures is their one channel.
+
     Raises: UserError: the picture has no such channel.
     """
     channels = image.data.shape[-1]
@@ -46,6 +49,8 @@ def mask_shape(
 ) -> Mask:
     """A rectangle or an ellipse as a mask of a picture's size; pixels on the edge are covered in part.
 
+    image: whose size and batch the mask gets.
+    shape: which of the two.
     left, top, right, bottom: of its box, in shares of the picture's width and height.
 
     Raises: UserError: an empty box.
@@ -81,9 +86,11 @@ def mask_refine(
 ) -> Mask:
     """Harden, grow, blur and invert a mask, in this order; each does nothing unless asked for.
 
+    mask: [B, H, W] or [B, F, H, W].
     threshold: what is at least this becomes 1, the rest 0.
     grow: pixels by which the masked region grows on all sides (a square); negative shrinks it.
     blur: standard deviation of a Gaussian, in pixels; the edge of the picture is continued.
+    invert: 1 becomes 0.
     """
     data = mask.data.float()
     planes = data.reshape(-1, 1, *data.shape[-2:])
@@ -101,7 +108,11 @@ def mask_refine(
 def mask_combine(
     first: Mask, second: Mask, *, mode: Literal["union", "intersection", "difference"] = "union"
 ) -> Mask:
-    """Two masks of one size as one: the larger value, the smaller one, or the first without the second.
+    """Two masks of one size as one.
+
+    first, second: [B or 1, H, W].
+    mode: "union" takes the larger value, "intersection" the smaller, "difference" the first without the
+    second.
 
     Raises: UserError: sizes or batches that do not go together.
     """

@@ -41,6 +41,8 @@ def resize(
 ) -> Framed:
     """Resize pictures, and a mask with them.
 
+    image: [B, H, W, C].
+    mask: [B or 1, H, W] of the same size.
     width, height: in pixels; a missing one follows from the aspect ratio, both missing keep the size.
     fit: how two sizes of another aspect ratio are met: "stretch", "crop" (fill, cut evenly), "pad" (fit
     inside, fill the rest with `colour`), "inside" (fit inside, the result may be smaller).

@@ -36,7 +36,8 @@ def contact_sheet(
     labels: one per picture, under it, wrapped to its width; numbers are written out.
     cell: the longer side of the cells in pixels: pictures are fitted to it (enlarged with hard pixels).
     Without it they keep their sizes.
-    margin: pixels between pictures and around them. label_size: height of the letters in pixels.
+    margin: pixels between pictures and around them.
+    label_size: height of the letters in pixels.
     background: a CSS name or #rrggbb; letters are black or white, whichever stands out.
 
     Raises: UserError: no pictures, another number of labels, a sheet of more than 2**28 pixels.

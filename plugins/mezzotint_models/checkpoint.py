@@ -80,7 +80,9 @@ def checkpoint(source: Source, *, config: Source | None = None, dtype: Precision
 def pack(source: Source) -> Weights:
     """A diffusers folder as one safetensors file that models.checkpoint reads.
 
-    Weights, configurations, tokenizer.
+    source: the folder. Its weights, configurations and tokenizer go into the file.
+
+    Raises: UserError: it is a file already, or a part is missing.
     """
     from mezzotint_models.weights import PARTS, read_tensors
 

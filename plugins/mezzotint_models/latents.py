@@ -20,6 +20,7 @@ _PIXELS_AT_ONCE = 1 << 20
 def encode(ctx: Context, autoencoder: Autoencoder, image: Image) -> Latents:
     """Encode pictures into the denoiser's scaled latent space, at the mode of the posterior.
 
+    autoencoder: of the checkpoint that samples.
     image: [B, H, W, C], C = 3, or 1, which counts as three equal channels; H and W multiples of the
     autoencoder's downscale (8 in Stable Diffusion).
     Raises: UserError: sizes that do not divide (image.resize has multiple_of), four channels.
@@ -45,7 +46,8 @@ def encode(ctx: Context, autoencoder: Autoencoder, image: Image) -> Latents:
 def decode(ctx: Context, autoencoder: Autoencoder, latents: Latents) -> Image:
     """Decode latents to pictures, [B, H, W, 3], clamped to 0..1.
 
-    latents: [B, C, H, W] of this autoencoder's space.
+    autoencoder: of the checkpoint that sampled, or another of the same latent space.
+    latents: [B, C, H, W], scaled.
     Raises: UserError: latents of another space, or of a clip.
     """
     data = latents.data
@@ -67,6 +69,7 @@ def decode(ctx: Context, autoencoder: Autoencoder, latents: Latents) -> Image:
 def set_mask(latents: Latents, mask: Mask, *, cover: bool = True) -> Latents:
     """Say which latents may change: a sampler keeps the others (inpainting).
 
+    latents: what is kept where the mask is 0.
     mask: [B or 1, H, W] in pixels, 1 = change here; for a clip [B or 1, F, H, W] too. Any size of at least
     the latents' own; it is reduced to theirs.
     cover: True lets a latent change when any pixel under it should; False takes the mean of those pixels, so

@@ -25,6 +25,7 @@ def encode_text(
 ) -> Conditioning:
     """Encode a prompt, or one prompt per sample of a batch, padded to the model's own length.
 
+    encoder: of the checkpoint that samples.
     text: what to make. An empty text is the usual null prompt of guidance.
     clip_skip: layers of the text model to leave out at the end; the final layer norm stays.
     too_long: what to do with a prompt that has more tokens than the model reads; "cut" drops the end.

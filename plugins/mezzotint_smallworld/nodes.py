@@ -47,6 +47,7 @@ def pictures(
     """Draw pictures of the small world, with captions that say everything in the usual order.
 
     seed: picture i is the scene of seed + i.
+    count: how many.
     things: objects per picture; without it one or two.
     split: "test" has only combinations that the bundled model never saw.
     unnamed: share of scenes with a colour or a shape that captions have no word for.
@@ -72,8 +73,10 @@ def dataset(
     split: Split = "train",
     unnamed: Share = 0.08,
 ) -> Dataset:
-    """The small world as a data set: item i is the scene of seed + i, drawn when it is read.
+    """The small world as a data set, drawn when it is read.
 
+    seed: item i is the scene of seed + i.
+    count: how many items.
     things, split, unnamed: as in smallworld.pictures. Captions are varied and leave words out, as people do.
     """
     config = {"seed": seed, "things": things, "split": split, "unnamed": unnamed}
@@ -102,7 +105,8 @@ def item(config: Mapping[str, Any], index: int) -> tuple[Pillow.Image, str]:
 def check(image: Image, *, prompts: str | list[str]) -> Report:
     """Read pictures of the small world and compare them with their prompts.
 
-    image: [B, 64, 64, 3]. prompts: one for all pictures, or one for each.
+    image: [B, 64, 64, 3].
+    prompts: one for all pictures, or one for each.
 
     returns: "score", per cent right by aspect (null where no prompt asks), and for each picture under
     "pictures" its prompt, what is right and wrong, and what was seen.
