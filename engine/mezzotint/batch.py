@@ -102,7 +102,13 @@ def read_sweep(doc: GraphDoc, text: str, wrong: list[str]) -> list[dict[str, Any
     except ValueError as error:
         wrong.append(f"{where}: {error}, got {values[:80]!r}")
         return []
-    return [{name: value} for value in found if not _note(wrong, check_written(declared, value, where))]
+    bad = [messages for value in found if (messages := check_written(declared, value, where))]
+    if len(bad) == 1:
+        wrong += bad[0]
+    elif bad:
+        first = bad[0][0].removeprefix(f"{where}: ")
+        wrong.append(f"{where}: {len(bad):,} of {len(found):,} values are out of range; the first: {first}")
+    return [{name: value} for value in found]
 
 
 def _swept(doc: InputDoc, text: str) -> list[Any]:
@@ -228,11 +234,6 @@ def _unknown(doc: GraphDoc, name: str) -> str:
     near = did_you_mean(name, doc.inputs)
     hint = f"did you mean {near!r}?" if near else f"it has {', '.join(doc.inputs) or 'none'}"
     return f"the graph has no such input; {hint}"
-
-
-def _note(wrong: list[str], messages: list[str]) -> bool:
-    wrong += messages
-    return bool(messages)
 
 
 def _shown(value: Any, limit: int) -> str:

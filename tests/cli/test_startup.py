@@ -121,6 +121,9 @@ def test_a_reader_that_goes_away_is_no_error(place):
 
 def test_json_is_all_that_json_prints(place, sum_graph):
     done = subprocess.run(
-        [sys.executable, "-m", "mezzotint", "run", "sum.json", "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "mezzotint", "run", "sum.json", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert all(json.loads(line) for line in done.stdout.splitlines()) and done.stderr == ""
