@@ -64,7 +64,7 @@ class NodeSpec:
         if not (isinstance(returned, tuple) and getattr(returned, "_fields", ()) == tuple(self.outputs)):
             wanted = ", ".join(self.outputs)
             raise PluginError(f"node {self.id!r} returned {type(returned).__name__}, wanted a NamedTuple of {wanted}")
-        return self._checked(returned._asdict())
+        return self._checked(dict(zip(self.outputs, returned, strict=True)))
 
     def _checked(self, outputs: dict[str, Any]) -> dict[str, Any]:
         for name, value in outputs.items():

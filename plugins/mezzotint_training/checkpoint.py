@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +59,7 @@ def write_checkpoint(value: Checkpoint, info: Any) -> dict[str, bytes]:
     from mezzotint_training.denoiser import make_scheduler
     from mezzotint_training.export import export_pipeline
 
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, _quiet():
         folder = Path(temporary)
         export_pipeline(
             folder,
@@ -69,3 +70,21 @@ def write_checkpoint(value: Checkpoint, info: Any) -> dict[str, bytes]:
         )
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     return {**files, **{f"tokenizer/{name}": text.encode() for name, text in value.tokenizer.items()}}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and advice, which a writer has no use for."""
+    import diffusers.utils.logging as theirs
+    import transformers.utils.logging as others
+
+    levels = theirs.get_verbosity(), others.get_verbosity()
+    theirs.set_verbosity_error()
+    others.set_verbosity_error()
+    others.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(levels[0])
+        others.set_verbosity(levels[1])
+        others.enable_progress_bar()

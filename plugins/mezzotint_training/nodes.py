@@ -26,7 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Trained(NamedTuple):
     """weights: the averaged weights.
-    report: the curve, every 50 steps.
+    report: the curve, by step.
     curve: the loss as a picture.
     """
 
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
 class TrainedAutoencoder(NamedTuple):
     """weights: the averaged weights.
-    report: the curve, every 50 steps.
+    report: the curve, by step.
     sheet: pictures of the data set above, their reconstructions below.
     """
 
@@ -49,7 +49,7 @@ class TrainedAutoencoder(NamedTuple):
 class TrainedDenoiser(NamedTuple):
     """unet: the averaged weights of the denoiser.
     text_encoder: those of the text encoder that was trained with it.
-    report: the curve, every 50 steps, with the error by noise level (mse0 is the least noise).
+    report: the curve, by step, with the error by noise level (mse0 is the least noise).
     sheet: samples of the data set's first captions.
     """
 
@@ -70,6 +70,7 @@ def text_encoder(
     width: Count = 128,
     layers: Count = 2,
     heads: Count = 4,
+    report_every: Count = 50,
     seed: Seed = 0,
 ) -> Trained:
     """Start a CLIP text encoder by having it say what each caption says. No picture is needed.
@@ -77,6 +78,7 @@ def text_encoder(
     dataset: its reader gives captions, what they say as classes, and a tokenizer's files.
     steps, batch, learning_rate: of AdamW.
     width, layers, heads: of the encoder.
+    report_every: steps between two rows of the curve; only there the run can be stopped.
     seed: of the weights at the start and of the batches.
     """
     import torch
@@ -97,7 +99,7 @@ def text_encoder(
         objective = TextObjective(model, nouns, reader.class_counts, reader.noun_classes)
     batches = CaptionBatches(reader, tokenizer, batch, seed)
     trainer = Trainer(objective, batches, Recipe(steps=steps, learning_rate=learning_rate, warm_up=100, seed=seed))
-    curve = train(ctx, trainer)
+    curve = train(ctx, trainer, log_every=report_every)
     with trainer.averaged():
         weights = pack(model, "CLIPTextModel", model.config.to_diff_dict(), tokenizer=files)
     return Trained(weights, Report({"steps": steps, "curve": curve}), curve_sheet(curve))
@@ -115,6 +117,7 @@ def autoencoder(
     latent_channels: Count = 8,
     whitening: Share = 0.5,
     fitted_on: Count = 8000,
+    report_every: Count = 50,
     seed: Seed = 0,
 ) -> TrainedAutoencoder:
     """Train a KL autoencoder whose encoder is the principal components of patches, exact from the first step.
@@ -126,6 +129,7 @@ def autoencoder(
     whitening: 0 keeps each component's own spread, 1 gives all the same.
     fitted_on: pictures that the components are computed from.
     steps, batch, learning_rate: of AdamW, with a long cool-down.
+    report_every: steps between two rows of the curve; only there the run can be stopped.
     seed: of the weights at the start and of the batches.
     """
     import numpy
@@ -149,7 +153,7 @@ def autoencoder(
         steps=steps, learning_rate=learning_rate, warm_up=50, cool_down=0.6, ema=0.99, weight_decay=0.0, seed=seed
     )
     trainer = Trainer(DecoderObjective(model, code.encode), PictureBatches(reader, batch, seed), recipe)
-    curve = train(ctx, trainer, preview=lambda: _reconstructions(model, reader))
+    curve = train(ctx, trainer, preview=lambda: _reconstructions(model, reader), log_every=report_every)
     with trainer.averaged():
         return TrainedAutoencoder(
             pack(model, "AutoencoderKL", model.config), Report({"steps": steps, "curve": curve}),
@@ -174,6 +178,7 @@ def denoiser(
     layers: Count = 1,
     heads: Count = 4,
     cool_down: Share = 0.25,
+    report_every: Count = 50,
     seed: Seed = 0,
 ) -> TrainedDenoiser:
     """Train a text-conditional latent denoiser (v-prediction), and the text encoder along with it.
@@ -185,6 +190,7 @@ def denoiser(
     first_steps: how long they hold.
     steps, batch, learning_rate, cool_down: of AdamW; the rate falls to 0 over the last share of the steps.
     channels: of the U-Net's levels. layers: blocks per level. heads: of its attention.
+    report_every: steps between two rows of the curve; only there the run can be stopped.
     seed: of the weights at the start and of the batches.
     Source: Salimans and Ho 2022 (v-prediction); Ho and Salimans 2022 (a tenth of the captions left out).
     """
@@ -222,7 +228,7 @@ def denoiser(
     trainer = Trainer(objective, batches, recipe)
     captions = [readers[i % len(readers)].caption(i) for i in range(16)]
     look = _sampler(unet, text, vae, tokenise(tokenizer, captions), tokenise(tokenizer, [""]))
-    curve = train(ctx, trainer, preview=look)
+    curve = train(ctx, trainer, preview=look, log_every=report_every)
     with trainer.averaged():
         return TrainedDenoiser(
             pack(unet, "UNet2DConditionModel", unet.config),
