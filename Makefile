@@ -23,7 +23,8 @@ types: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/mezzotint nodes --markdown > docs/nodes.md
+	$(BIN)/mezzotint nodes --markdown --bundled > docs/nodes.md
+	$(BIN)/mezzotint schema --bundled > graphs/graph-1.schema.json
 
 bench: $(READY)
 	$(BIN)/python benchmarks/engine.py

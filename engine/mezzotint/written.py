@@ -114,16 +114,7 @@ def value_words(doc: InputDoc) -> str:
 
 def value_range(doc: InputDoc) -> str:
     """An input's range in words, or nothing."""
-    low, high = doc.minimum, doc.maximum
-    parts = []
-    if low is not None and high is not None:
-        parts.append(f"{low:g} to {high:g}")
-    elif low is not None:
-        parts.append(f"at least {low:g}")
-    elif high is not None:
-        parts.append(f"at most {high:g}")
-    if doc.exclusive_minimum is not None:
-        parts.append(f"more than {doc.exclusive_minimum:g}")
-    if doc.exclusive_maximum is not None:
-        parts.append(f"less than {doc.exclusive_maximum:g}")
-    return ", ".join(parts)
+    from mezzotint.node_docs import schema_range
+
+    schema = doc.model_dump(by_alias=True, exclude_none=True, exclude={"enum", "default"})
+    return schema_range(schema)

@@ -131,9 +131,9 @@ def run_verbs(args: list[str]) -> int:
         return report(error, flags)
 
 
-def main() -> None:
-    """The entry point."""
-    code = run_verbs(sys.argv[1:])
+def main(args: list[str] | None = None) -> None:
+    """The entry point; leaves the process with the exit code. args: in place of the process's own."""
+    code = run_verbs(sys.argv[1:] if args is None else args)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
