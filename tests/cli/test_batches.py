@@ -109,7 +109,7 @@ def test_json_says_which_run_an_event_belongs_to(cli, words_graph):
 
 def test_a_killed_batch_goes_on_where_it_was(start, cli, write, log):
     graph = write(
-        {"s": {"use": "arith.slow@1", "inputs": {"value": {"ref": "inputs.v"}, "steps": 20, "pause": 0.05}}},
+        {"s": {"use": "arith.slow@1", "inputs": {"value": {"ref": "inputs.v"}, "steps": 20, "pause": 0.03}}},
         inputs={"v": {"type": "number", "default": 0}},
     )
     process = start("run", graph, "--sweep", "v=0..2")

@@ -14,7 +14,7 @@ def slow_graph(write):
     return write(
         {
             "quick": {"use": "arith.add@1", "inputs": {"a": 1}},
-            "slow": {"use": "arith.slow@1", "inputs": {"value": {"ref": "quick"}, "steps": 400, "pause": 0.02}},
+            "slow": {"use": "arith.slow@1", "inputs": {"value": {"ref": "quick"}, "steps": 100, "pause": 0.02}},
         }
     )
 
