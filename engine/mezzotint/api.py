@@ -63,6 +63,7 @@ class LoadedGraph:
         except asyncio.CancelledError:
             cancel.set()
             await asyncio.wait([work])
+            work.exception()  # looked at: the task's own end is what counts now
             raise
 
 
@@ -85,7 +86,20 @@ def load(
         from mezzotint.document import parse_doc
         from mezzotint.validate import validate
 
-        return LoadedGraph(validate(parse_doc(dict(source)), runtime.registry, allowed=allowed), runtime)
+        return LoadedGraph(validate(parse_doc(_copied(source)), runtime.registry, allowed=allowed), runtime)
     from mezzotint.reading import read_file
 
     return LoadedGraph(read_file(source).validate(runtime.registry, allowed), runtime)
+
+
+def _copied(source: Mapping[str, Any]) -> Any:
+    """Parsed JSON as a graph's own, held to the rules of a file."""
+    import json
+
+    from mezzotint.document import parse_json
+    from mezzotint.errors import GraphError, Problem
+
+    try:
+        return parse_json(json.dumps(dict(source), allow_nan=False), "graph")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GraphError([Problem("", f"not JSON: {error}", "syntax", file="graph")]) from None

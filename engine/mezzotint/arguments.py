@@ -64,8 +64,8 @@ class Arguments:
             return Source(uri=tree.text, path=tree.path, fingerprint=tree.digest)
         if isinstance(tree, list):
             return [self._filled(part) for part in tree]
-        if isinstance(tree, dict):
-            return {key: self._filled(part) for key, part in tree.items()}
+        if isinstance(tree, dict):  # in one order, whatever the graph's: keys know of none
+            return {key: self._filled(part) for key, part in sorted(tree.items())}
         return tree
 
     def _ports(self, spec: InputSpec, wanted: EdgeType, value: Any) -> Any:

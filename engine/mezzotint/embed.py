@@ -33,12 +33,12 @@ class Embedded:
 
 
 def embed(graph: Graph, inputs: Mapping[str, Any]) -> str:
-    """The graph, all that it contains and its inputs, as canonical JSON."""
+    """The graph, all that it contains and its inputs, as JSON in the order of the graph's files."""
     graphs: dict[str, Any] = {}
     doc = _Portable(graphs).doc(graph)
     given = {name: _portable_input(value) for name, value in inputs.items()}
     record = {"format": 1, "graph": doc, "inputs": given, **({"graphs": graphs} if graphs else {})}
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
 
 
 class _Portable:
@@ -51,7 +51,7 @@ class _Portable:
     def name(self, graph: Graph) -> str:
         if id(graph) not in self.names:
             inner = self.doc(graph)
-            text = json.dumps(inner, sort_keys=True, separators=(",", ":"))
+            text = json.dumps(inner, separators=(",", ":"))
             name = f"embedded:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
             self.graphs[name] = inner
             self.names[id(graph)] = name

@@ -381,6 +381,15 @@ def test_arguments_are_of_the_kind_that_the_function_asks_for(kit: SimpleNamespa
     assert (seen["pair"], seen["images"], repr(seen["number"])) == ((1, 2), (), "0.0")
 
 
+def test_objects_reach_a_node_in_one_order_whatever_the_graphs(kit: SimpleNamespace) -> None:
+    @node("t.order")
+    def order(*, value: dict[str, Any]) -> list[str]:
+        return [*value, *value["a"]]
+
+    nodes = {"x": n("t.order@1", value={"b": 1, "a": {"z": 1, "y": 2}})}
+    assert kit.graph_of(nodes, {"o": "x"}, order).run().outputs["o"] == ["a", "b", "y", "z"]
+
+
 def test_transient_failures_are_tried_again_and_others_are_not(kit: SimpleNamespace, log: Any) -> None:
     tries: dict[str, int] = {}
 
