@@ -7,9 +7,7 @@ flat colours and sharp outlines, which pixel losses carry.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -100,19 +98,3 @@ class DecoderObjective:
         slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         loss = error.abs().mean() + square + self.edges * slopes
         return loss, {"mse": (square / 4).detach()}
-
-
-class PictureBatches:
-    """Random pictures of several corpora: [batch, H, W, 3] uint8."""
-
-    def __init__(self, folders: list[Path], batch: int, seed: int = 0) -> None:
-        self.arrays = [np.load(folder / "pictures.npy", mmap_mode="r") for folder in folders]
-        self.batch, self.seed = batch, seed
-
-    def __call__(self, step: int, rank: int) -> Tensor:
-        rng = np.random.default_rng((self.seed, step, rank))
-        rows = []
-        for _ in range(self.batch):
-            array = self.arrays[int(rng.integers(len(self.arrays)))]
-            rows.append(array[int(rng.integers(len(array)))])
-        return torch.from_numpy(np.stack(rows))

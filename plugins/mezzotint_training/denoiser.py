@@ -7,10 +7,6 @@ at the end) so that the last step hides the mean colour and pure noise is a fair
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
@@ -121,54 +117,3 @@ class DenoiserObjective:
         parts = errors.detach().view(4, -1).mean(1) if count % 4 == 0 and not self.focus else None
         figures = {} if parts is None else {f"mse{i}": parts[i] for i in range(4)}
         return errors.mean(), figures
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Latents [N, C, h, w] float16 and tokens [N, K, L] int16, both memory-mapped."""
-
-    latents: np.ndarray
-    tokens: np.ndarray
-
-    @classmethod
-    def open(cls, folder: Path) -> Corpus:
-        """Read a corpus folder."""
-        return cls(
-            np.load(folder / "latents.npy", mmap_mode="r"), np.load(folder / "tokens.npy")
-        )
-
-
-class LatentBatches:
-    """Random rows of a corpus of singles and one of pairs, first mostly singles.
-
-    batch: rows per replica. simple_until: step up to which `simple` is the share of singles;
-    afterwards it is `natural`.
-    """
-
-    def __init__(
-        self,
-        single: Corpus,
-        pair: Corpus,
-        batch: int,
-        *,
-        simple_until: int,
-        simple: float = 0.85,
-        natural: float = 0.55,
-        seed: int = 0,
-    ) -> None:
-        self.single, self.pair, self.batch, self.seed = single, pair, batch, seed
-        self.simple_until, self.simple, self.natural = simple_until, simple, natural
-
-    def __call__(self, step: int, rank: int) -> LatentBatch:
-        rng = np.random.default_rng((self.seed, step, rank))
-        share = self.simple if step < self.simple_until else self.natural
-        latents, tokens = [], []
-        for alone in rng.random(self.batch) < share:
-            corpus = self.single if alone else self.pair
-            row = int(rng.integers(len(corpus.latents)))
-            latents.append(corpus.latents[row])
-            tokens.append(corpus.tokens[row, int(rng.integers(corpus.tokens.shape[1]))])
-        return (
-            torch.from_numpy(np.stack(latents).astype(np.float32)),
-            torch.from_numpy(np.stack(tokens).astype(np.int64)),
-        )

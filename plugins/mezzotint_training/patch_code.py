@@ -74,9 +74,7 @@ def fit(pictures: NDArray[np.uint8], channels: int, whitening: float = 0.5) -> P
     scale = values.sqrt() ** (-whitening)
     scale = scale / (scale.square() * values).mean().sqrt()
     matrix = scale[:, None] * vectors.T
-    return PatchCode(
-        matrix.float(), -(matrix @ mean).float(), (vectors / scale).float(), mean.float()
-    )
+    return PatchCode(matrix.float(), -(matrix @ mean).float(), (vectors / scale).float(), mean.float())
 
 
 @torch.no_grad()

@@ -59,9 +59,7 @@ class TextObjective:
         self.noun_classes = noun_classes
         width = model.config.hidden_size
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in class_counts)
-        self.noun_heads = nn.ModuleList(
-            nn.Linear(width, class_counts[column]) for column in noun_classes[0]
-        )
+        self.noun_heads = nn.ModuleList(nn.Linear(width, class_counts[column]) for column in noun_classes[0])
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""One training loop for every objective: AdamW, warm-up and cool-down, clipping, EMA, exact resume.
+"""One training loop for every objective: AdamW or Muon, warm-up and cool-down, clipping, EMA, exact resume.
 
 The loop knows neither pictures nor models. An `Objective` owns the modules and answers with a loss;
 a `BatchSource` answers with the batch of a step; all randomness of a step comes from a generator
@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from mezzotint_training.muon import MuonAdamW
 
 Figures = dict[str, Tensor]
 
@@ -49,6 +50,7 @@ class Recipe:
 
     steps: total number of optimiser steps. learning_rate: its plateau.
     warm_up: steps of linear rise. cool_down: share of the steps at the end with linear fall to 0.
+    optimiser: "muon" turns hidden matrices by orthogonal steps and leaves the rest to AdamW.
     clip: largest gradient norm. ema: decay of the weight average, ramped up from 0; 0 is none.
     """
 
@@ -61,6 +63,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
+    optimiser: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
         """Learning rate of a 0-based step: trapezoid of warm-up, plateau and cool-down."""
@@ -85,10 +88,14 @@ class Replicas:
         if self.world == 1:
             return
         flat = torch._utils._flatten_dense_tensors(tensors)
-        torch.distributed.all_reduce(flat)
+        self.total(flat)
         flat /= self.world
         parts = torch._utils._unflatten_dense_tensors(flat, tensors)
         torch._foreach_copy_(tensors, list(parts))
+
+    def total(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all replicas, in place."""
+        torch.distributed.all_reduce(tensor)
 
 
 def step_generator(seed: int, step: int, rank: int = 0, device: str = "cpu") -> torch.Generator:
@@ -133,13 +140,14 @@ class Trainer:
         }
         self._list = list(self.parameters.values())
         self.average = [parameter.detach().clone() for parameter in self._list]
-        self.optimiser = torch.optim.AdamW(
-            self._list,
-            lr=self.recipe.learning_rate,
-            betas=self.recipe.betas,
-            weight_decay=self.recipe.weight_decay,
-            fused=True,
-        )
+        self.optimiser = self._make_optimiser()
+
+    def _make_optimiser(self) -> torch.optim.Optimizer:
+        recipe, copies = self.recipe, self.replicas
+        options = {"lr": recipe.learning_rate, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
+        if recipe.optimiser == "adamw":
+            return torch.optim.AdamW(self._list, fused=True, **options)
+        return MuonAdamW(self.parameters, rank=copies.rank, world=copies.world, total=copies.total, **options)
 
     def run(self, callbacks: Callbacks | None = None, until: int | None = None) -> None:
         """Train to `until` (default: the recipe's end)."""
@@ -203,19 +211,22 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Continue from `state()`. Raises: KeyError: a parameter that the state lacks."""
         with torch.no_grad():
-            for (name, parameter), average in zip(
-                self.parameters.items(), self.average, strict=True
-            ):
+            for (name, parameter), average in zip(self.parameters.items(), self.average, strict=True):
                 parameter.copy_(tensors[f"weight/{name}"])
                 average.copy_(tensors[f"average/{name}"])
                 kept = {
-                    key: tensors[f"optimiser/{key}/{name}"].clone()
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    key: _laid_out_as(tensors[f"optimiser/{key}/{name}"], parameter)
+                    for key in ("step", "exp_avg", "exp_avg_sq", "momentum")
                     if f"optimiser/{key}/{name}" in tensors
                 }
                 if kept:
                     self.optimiser.state[parameter] = kept
         self.step = int(meta["step"])
+
+
+def _laid_out_as(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy with the parameter's own strides: fused optimisers go through memory side by side."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
 
 
 class _Swapped:
@@ -224,9 +235,7 @@ class _Swapped:
 
     def _swap(self) -> None:
         with torch.no_grad():
-            for parameter, average in zip(
-                self.trainer._list, self.trainer.average, strict=True
-            ):
+            for parameter, average in zip(self.trainer._list, self.trainer.average, strict=True):
                 kept = parameter.detach().clone()
                 parameter.copy_(average)
                 average.copy_(kept)
