@@ -35,7 +35,7 @@ class Link:
 
 
 class NodeHandle:
-    """A node of a graph in the making. Its outputs are attributes, `model.denoiser`, or items, `model["denoiser"]`.
+    """A node of a graph in the making. Its outputs are attributes, `model.denoiser`, and items, `["denoiser"]`.
 
     A node with one output may be linked itself.
     """

@@ -20,7 +20,7 @@ __all__ = ["GraphFile", "read_file"]
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph whose syntax is right. given: inputs that came along; embedded: subgraphs that did. Both in a picture."""
+    """A graph whose syntax is right. given, embedded: inputs and subgraphs that came along in a picture."""
 
     doc: GraphDoc
     path: Path

@@ -176,3 +176,20 @@ def test_a_damaged_stored_result_is_reported_and_made_again(cli, sum_graph, plac
     done = cli("run", sum_graph)
     assert done.code == 0 and "warning: a stored result could not be used" in done.err
     assert json.loads(done.files[0].read_text()) == 3.0
+
+
+def test_what_a_node_prints_does_not_mix_with_the_result(cli, write, place):
+    (place / "chatty.py").write_text(
+        "from mezzotint import hookimpl, node\n"
+        '@node("chatty.talk")\n'
+        "def talk() -> str:\n"
+        '    """Talk."""\n'
+        "    print('hello')\n"
+        "    return 'x'\n"
+        "@hookimpl\n"
+        "def register_nodes(register):\n"
+        "    register(talk)\n"
+    )
+    graph = write({"t": {"use": "chatty.talk@1"}})
+    done = cli("run", graph, "--plugin", "chatty.py", "--json")
+    assert done.events[-1]["status"] == "done" and "hello" in done.err

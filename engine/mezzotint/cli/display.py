@@ -66,6 +66,7 @@ class Quiet:
 
     def __init__(self, debug: bool = False) -> None:
         self.debug = debug
+        self.out = sys.stdout  # nodes that print get stderr in its place
 
     def event(self, event: Event) -> None:
         if isinstance(event, Warned):
@@ -85,7 +86,11 @@ class Quiet:
 
     def result(self, result: RunResult) -> None:
         for file in result.files:
-            click.echo(str(file.path))
+            self.print(str(file.path))
+
+    def print(self, text: str) -> None:
+        """One line of what the command gives."""
+        click.echo(text, file=self.out)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -102,11 +107,13 @@ class PlainLines(Quiet):
         self.shown: dict[str, float] = {}
         self.prefix = ""
         self.steps = 0
+        self.finished = 0
+        self.counted = 0.0
 
     def event(self, event: Event) -> None:
         super().event(event)
         if isinstance(event, RunStarted):
-            self.steps = event.steps
+            self.steps, self.finished, self.counted = event.steps, 0, time.monotonic()
             self.say(f"{self.prefix}{event.graph}: {event.steps} to run, {event.cached} cached")
         elif isinstance(event, StepDone):
             now = time.monotonic()
@@ -114,10 +121,17 @@ class PlainLines(Quiet):
                 self.shown[event.node] = now
                 self.say(f"{self.prefix}{event.node}: {event.done}/{event.total}")
         elif isinstance(event, NodeFinished):
-            if self.steps <= self.many or event.seconds >= 1:
-                self.say(f"{self.prefix}{event.node}: {took(event.seconds)}")
+            self.node_finished(event)
         elif isinstance(event, NodeRetried):
             self.say(f"{self.prefix}{event.node}: trying again after: {event.message}")
+
+    def node_finished(self, event: NodeFinished) -> None:
+        self.finished += 1
+        if self.steps <= self.many or event.seconds >= 1:
+            self.say(f"{self.prefix}{event.node}: {took(event.seconds)}")
+        elif time.monotonic() - self.counted >= self.every:
+            self.counted = time.monotonic()
+            self.say(f"{self.prefix}{self.finished} of {self.steps} steps")
 
     def item(self, number: int, total: int, label: str) -> None:
         self.prefix = f"[{number}/{total}] "
@@ -134,13 +148,14 @@ class JsonLines:
 
     def __init__(self) -> None:
         self.extra: dict[str, Any] = {}
+        self.out = sys.stdout
 
     def event(self, event: Event) -> None:
         self.line(event.to_json())
 
     def line(self, data: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps({**data, **self.extra}, default=str) + "\n")
-        sys.stdout.flush()
+        self.out.write(json.dumps({**data, **self.extra}, default=str) + "\n")
+        self.out.flush()
 
     def item(self, number: int, total: int, label: str) -> None:
         self.extra = {"item": number}

@@ -36,8 +36,9 @@ __all__ = ["command"]
 @debug_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, wanted: tuple[str, ...], dot: bool, mermaid: bool, no_cache: bool, device: str, dtype: str,
-    allow: tuple[Path, ...], plugins: tuple[Path, ...], as_json: bool, inputs: tuple[str, ...], **_: Any,
+    ctx: click.Context, /, wanted: tuple[str, ...], dot: bool, mermaid: bool, no_cache: bool, device: str,
+    dtype: str, allow: tuple[Path, ...], plugins: tuple[Path, ...], as_json: bool, inputs: tuple[str, ...],
+    **_: Any,
 ) -> int:  # fmt: skip
     """Show what a run would do: steps, what is cached, what would be loaded."""
     from mezzotint.show import PlanView

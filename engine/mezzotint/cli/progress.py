@@ -77,6 +77,13 @@ class Bars(Quiet):
         else:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def print(self, text: str) -> None:
+        # Onto the line that a bar holds, nothing may be written past rich; but a pipe must get it.
+        if self.bars is not None and self.out.isatty():
+            self.say(text)
+        else:
+            super().print(text)
+
     def item(self, number: int, total: int, label: str) -> None:
         self.items = (number, total)
         self.label = f"[{number}/{total}] {label}: "
@@ -121,4 +128,5 @@ def _make_bars() -> Any:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=False,
     )

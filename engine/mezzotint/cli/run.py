@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +94,12 @@ def command(ctx: click.Context, /, **given: Any) -> int:
         _check_folder(options.out)
         display = make_display(as_json=options.json, quiet=options.quiet, debug=ctx.ensure_object(Flags).debug)
         runtime.store.on_damage = _damage_reporter(display)
-        if items is not None:
-            from mezzotint.cli.batch_run import run_items
+        with redirect_stdout(sys.stderr):  # what a node prints must not mix with what a script reads
+            if items is not None:
+                from mezzotint.cli.batch_run import run_items
 
-            return run_items(graph, items, runtime, options, display)
-        return _run_once(graph, inputs, runtime, options, display)
+                return run_items(graph, items, runtime, options, display)
+            return _run_once(graph, inputs, runtime, options, display)
 
 
 class Options:
@@ -172,8 +173,9 @@ def _run_once(graph: Graph, inputs: dict[str, Any], runtime: Runtime, options: O
 def leave_stuck(runtime: Runtime) -> None:
     """End the process although a node still runs: what is finished is in the store."""
     runtime.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
     os._exit(FAILED)
 
 
