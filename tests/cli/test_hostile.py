@@ -270,3 +270,31 @@ def test_a_path_inside_a_picture_is_not_the_callers(cli, write, place):
     done = cli("run", picture)
     assert done.code == 2 and "leaves the folder" in done.err
     assert cli("run", picture, "--file", place.parent / "secret.txt").code == 0
+
+
+def test_a_graphs_name_is_no_path(cli, write, place):
+    graph = write({"a": {"use": "arith.add@1", "inputs": {"a": 1}}})
+    doc = json.loads(graph.read_text()) | {"name": "../../evil\x1b[31m/x"}
+    graph.write_text(json.dumps(doc))
+    (file,) = cli("run", graph).files
+    assert file.parent.resolve() == place / "outputs" and file.exists()
+    assert cli("run", graph, "--sweep", "a=1").code == 2
+
+
+def test_nothing_in_a_graph_steers_the_terminal(cli, write):
+    evil = "\x1b]0;evil\x07\x9b2J"
+    graph = write(
+        {"a": {"use": "arith.text@1", "inputs": {"words": {"ref": "inputs.words"}}}},
+        inputs={"words": {"type": "string", "default": evil, "description": evil, "enum": [evil, "x"]}},
+        description=evil,
+    )
+    shown = [
+        cli("run", graph, "--help"),
+        cli("run", graph),
+        cli("plan", graph),
+        cli("runs", "ls"),
+        cli("runs", "show"),
+    ]
+    shown += [cli("run", graph, "--words", "y"), cli("run", graph, "--sweep", f'words=["{evil[1:4]}", "x"]')]
+    for done in shown:
+        assert not {"\x1b", "\x07", "\x9b"} & set(done.out + done.err)

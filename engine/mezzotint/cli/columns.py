@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import click
 
+from mezzotint.cli.failures import printable
+
 __all__ = ["ago", "print_columns", "size_words"]
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print rows under a header. right: columns that are numbers. On a terminal, lines are cut to its width."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     click.secho(_line(header, widths, header, right, room), bold=True)

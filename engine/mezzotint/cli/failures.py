@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import traceback
 from dataclasses import asdict, replace
@@ -18,14 +19,20 @@ from mezzotint.errors import Cancelled, GraphError, MezzotintError, NodeError, P
 if TYPE_CHECKING:
     from mezzotint.cli import Flags
 
-__all__ = ["CANCELLED", "FAILED", "USAGE", "problem_json", "report", "say", "show_problem"]
+__all__ = ["CANCELLED", "FAILED", "USAGE", "printable", "problem_json", "report", "say", "show_problem"]
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text from a graph, a file or a node, with what would steer the terminal made visible."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def say(text: str) -> None:
     """One line on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def report(error: BaseException, flags: Flags) -> int:

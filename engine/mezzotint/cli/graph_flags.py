@@ -10,6 +10,7 @@ import click
 
 from mezzotint.cli import Flags
 from mezzotint.cli.completion import complete_graph
+from mezzotint.cli.failures import printable
 from mezzotint.errors import MezzotintError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class GraphCommand(click.Command):
         if graph is not None and graph.doc.description:
             formatter.write_paragraph()
             with formatter.indentation():
-                formatter.write_text(graph.doc.description)
+                formatter.write_text(printable(graph.doc.description))
         if rows and graph is not None:
-            with formatter.section(f"Inputs of {graph.doc.name or graph.path.stem}"):
+            with formatter.section(printable(f"Inputs of {graph.doc.name or graph.path.stem}")):
                 formatter.write_dl(rows)
         own = [p for p in super().get_params(ctx) if isinstance(p, click.Option)]
         with formatter.section("Options"):
@@ -173,7 +174,7 @@ class InputOption(click.Option):
         if self.doc.type == "boolean":
             shown = f"{flag} / {self.secondary_opts[0]}" if self.secondary_opts else flag
         else:
-            shown = f"{flag} {value_words(self.doc)}"
+            shown = printable(f"{flag} {value_words(self.doc)}")
         return shown, _help_text(self.doc, self.shown, self.required_input)
 
 
@@ -186,7 +187,7 @@ def _help_text(doc: InputDoc, default: Any, required: bool) -> str:
     elif default is not None:
         notes.append(f"default: {_short(default)}")
     more = f"  [{'; '.join(notes)}]" if notes else ""
-    return f"{' '.join(doc.description.split())}{more}".strip()
+    return printable(f"{' '.join(doc.description.split())}{more}".strip())
 
 
 def _only_by_input(graph: GraphFile, options: Iterable[InputOption]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mezzotint.cli.display import Quiet, summary, took
+from mezzotint.cli.failures import printable
 from mezzotint.events import NodeFailed, NodeFinished, NodeRetried, NodeStarted, RunStarted, StepDone
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Bars(Quiet):
         if self.bars is None:
             super().say(text)
         else:
-            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def print(self, text: str) -> None:
         # Onto the line that a bar holds, nothing may be written past rich; but a pipe must get it.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mezzotint.cli.columns import print_columns, size_words
+from mezzotint.cli.failures import printable
 from mezzotint.cli.options import HELP, debug_option, json_option
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def ls(folder: Path, as_json: bool) -> int:
 
     records = list_runs(folder)
     if as_json:
-        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(records, indent=1))
         return 0
     if not records:
         click.echo(f"no runs in {folder}")
@@ -81,21 +82,21 @@ def show(run: str, folder: Path, as_json: bool) -> int:
 
     record = read_run(folder, run)
     if as_json:
-        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(record, indent=1))
         return 0
     for name in ("run", "status", "started", "graph", "file"):
-        click.echo(f"{name + ':':9} {record.get(name, '')}")
+        click.echo(printable(f"{name + ':':9} {record.get(name, '')}"))
     click.echo(
         f"{'took:':9} {record.get('seconds', 0):.2f} s, {size_words(record.get('peak_memory_bytes', 0))} at most"
     )
     for name, value in record.get("inputs", {}).items():
-        click.echo(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+        click.echo(printable(f"  {name} = {json.dumps(value, ensure_ascii=False)}"))
     steps = [(s["node"], s["use"], _state(s), _took(s)) for s in record.get("steps", [])]
     if steps:
         click.echo()
         print_columns(("STEP", "NODE", "STATE", "TOOK"), steps, right=("TOOK",))
     for name, message in record.get("failures", {}).items():
-        click.echo(f"failed: {name}: {message}")
+        click.echo(printable(f"failed: {name}: {message}"))
     files = [(f["output"], size_words(f["bytes"]), f["path"]) for f in record.get("outputs", [])]
     if files:
         click.echo()

@@ -34,7 +34,7 @@ def command(files: tuple[str, ...], allow: tuple[Path, ...], plugins: tuple[Path
     problems = [problem for file in files for problem in problems_of(file, registry, allowed)]
     wrong = any(problem.severity == "error" for problem in problems)
     if as_json:
-        click.echo(json.dumps([problem_json(problem) for problem in problems], indent=1, ensure_ascii=False))
+        click.echo(json.dumps([problem_json(problem) for problem in problems], indent=1))
         return USAGE if wrong else 0
     for problem in problems:
         show_problem(problem)
