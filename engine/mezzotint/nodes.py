@@ -62,18 +62,16 @@ class NodeSpec:
             (only,) = self.outputs
             return self._checked({only: returned})
         if not (isinstance(returned, tuple) and getattr(returned, "_fields", ()) == tuple(self.outputs)):
-            wanted = ", ".join(self.outputs)
-            raise PluginError(f"node {self.id!r} returned {type(returned).__name__}, wanted a NamedTuple of {wanted}")
+            got, wanted = type(returned).__name__, ", ".join(self.outputs)
+            raise PluginError(f"node {self.id!r} returned {got}, wanted a NamedTuple of {wanted}")
         return self._checked(dict(zip(self.outputs, returned, strict=True)))
 
     def _checked(self, outputs: dict[str, Any]) -> dict[str, Any]:
         for name, value in outputs.items():
-            port = self.outputs[name].type.port
-            optional = self.outputs[name].type.optional and value is None
-            if port is not None and not optional and not isinstance(value, port):
-                raise PluginError(
-                    f"node {self.id!r} returned {type(value).__name__} for output {name!r}, wanted {port.port_name}"
-                )
+            wanted = self.outputs[name].type
+            if not wanted.holds(value):
+                got = type(value).__name__
+                raise PluginError(f"node {self.id!r} returned {got} for output {name!r}, wanted {wanted}")
         return outputs
 
 
@@ -110,7 +108,8 @@ def node(
         spec = NodeSpec(
             id=id, version=version, fn=fn, wants_context=wants_context, named_outputs=named,
             inputs={i.name: i for i in inputs}, outputs={o.name: o for o in outputs},
-            cacheable=cacheable, device=device, transient=transient, timeout=timeout, upgrades=dict(upgrades or {}),
+            cacheable=cacheable, device=device, transient=transient, timeout=timeout,
+            upgrades=dict(upgrades or {}),
         )  # fmt: skip
         fn.__mezzotint_node__ = spec  # type: ignore[attr-defined]
         return fn

@@ -6,6 +6,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,27 @@ class EdgeType:
             "source": {"source", "string", "file"},
         }
         return other.port is None and other.name in same.get(self.name, {self.name})
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value that a node returned is of this type."""
+        if value is None or self.name == "any":
+            return self.optional or self.name == "any"
+        if self.port is not None:
+            return isinstance(value, self.port)
+        if self.item is not None:
+            return isinstance(value, (list, tuple)) and all(self.item.holds(part) for part in value)
+        return isinstance(value, _KINDS[self.name]) and isinstance(value, bool) == (self.name == "boolean")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (float, int),
+    "string": (str,),
+    "boolean": (bool,),
+    "object": (Mapping,),
+    "file": (Path,),
+    "source": (Source,),
+}
 
 
 @dataclass(frozen=True)

@@ -298,12 +298,23 @@ def test_what_a_node_returns_is_checked(kit: SimpleNamespace) -> None:
     def nothing() -> Image:
         return None  # type: ignore[return-value]
 
-    nodes = {"a": n("t.wrong@1"), "b": n("t.short@1"), "c": n("t.nothing@1")}
-    result = go(kit.graph_of(nodes, {"a": "a", "b": "b.first", "c": "c"}, wrong, short, nothing))
+    @node("t.word")
+    def word() -> int:
+        return "5"  # type: ignore[return-value]
+
+    @node("t.mixed")
+    def mixed() -> list[Image]:
+        return [Image(Bulk(1)), 5]  # type: ignore[list-item]
+
+    nodes = {name: n(f"t.{name}@1") for name in ("wrong", "short", "nothing", "word", "mixed")}
+    outputs = {"wrong": "wrong", "short": "short.first", "nothing": "nothing", "word": "word", "mixed": "mixed"}
+    result = go(kit.graph_of(nodes, outputs, wrong, short, nothing, word, mixed))
     messages = {name: str(error) for name, error in result.failures.items()}
-    assert "returned int for output 'image', wanted Image" in messages["a"]
-    assert "returned tuple, wanted a NamedTuple of first, second" in messages["b"]
-    assert "returned NoneType for output 'image', wanted Image" in messages["c"]
+    assert "returned int for output 'image', wanted Image" in messages["wrong"]
+    assert "returned tuple, wanted a NamedTuple of first, second" in messages["short"]
+    assert "returned NoneType for output 'image', wanted Image" in messages["nothing"]
+    assert "returned str for output 'value', wanted integer" in messages["word"]
+    assert "returned list for output 'images', wanted list of Image" in messages["mixed"]
 
 
 @pytest.mark.parametrize(
