@@ -21,6 +21,7 @@ _HOME = {
     "predictor": ("NoiseLevel", "Prediction", "PredictionKind", "Predictor"),
     "context": ("Context", "NoiseSource"),
     "nodes": ("node",),
+    "signature": ("Registered",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "api": ("LoadedGraph", "load"),
     "builder": ("GraphBuilder",),
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from mezzotint.runtime import Runtime as Runtime
     from mezzotint.runtime import default_runtime as default_runtime
     from mezzotint.settings import Settings as Settings
+    from mezzotint.signature import Registered as Registered
     from mezzotint.values import *  # noqa: F403
 
 

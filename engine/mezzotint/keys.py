@@ -35,6 +35,9 @@ class StepKeys:
         if salt is None:
             salt = self._salts[spec.id] = self.registry.provenance(spec.id).digest or ""
         parts = [spec.use, inputs, self.profile, salt]
+        for name, wanted in spec.inputs.items():
+            if wanted.registered is not None:  # what it names is a part of the node, too
+                parts.append(self.registry.digest_of(wanted.registered.table, str(inputs.get(name))))
         if not spec.cacheable:
             parts.append(uuid.uuid4().hex)
         self._marks = 0

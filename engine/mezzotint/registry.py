@@ -7,7 +7,7 @@ asked for. No table lets one package shadow another silently: see `Registry.clas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from mezzotint import ports as _ports
 from mezzotint import values as _values
@@ -199,6 +199,11 @@ class Registry:
         """
         self._nodes[id]
         return self._nodes.held[id][0]
+
+    def digest_of(self, table: Literal["samplers", "loaders"], name: str) -> str:
+        """The source digest of the plugin that registered a sampler or loader; empty where a version pins it."""
+        things: Table[str, Callable[..., Any]] = getattr(self, table)
+        return things.held[name][0].digest if name in things else ""
 
     def writer(self, port: type[Port]) -> Writer | None:
         """The writer of a port type or of the nearest type that it derives from."""

@@ -18,7 +18,7 @@ from mezzotint.values import Port, Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MISSING", "EdgeType", "InputSpec", "OutputSpec", "edge_type", "read_inputs", "read_outputs"]
+__all__ = ["MISSING", "EdgeType", "InputSpec", "OutputSpec", "Registered", "edge_type", "read_inputs", "read_outputs"]
 
 
 class _Missing:
@@ -90,6 +90,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
+class Registered:
+    """Marks a string that names something that plugins register: `sampler: Annotated[str, Registered("samplers")]`.
+
+    The step's content key then depends on the plugin that registered it, too.
+    """
+
+    table: Literal["samplers", "loaders"]
+
+
+@dataclass(frozen=True)
 class InputSpec:
     """One input of a node. `annotation` is what pydantic checks literals against."""
 
@@ -102,6 +112,12 @@ class InputSpec:
     @property
     def required(self) -> bool:
         return self.default is MISSING
+
+    @cached_property
+    def registered(self) -> Registered | None:
+        """Which table of the registry the input's words come from, if any."""
+        found = [m for m in getattr(self.annotation, "__metadata__", ()) if isinstance(m, Registered)]
+        return found[0] if found else None
 
     @cached_property
     def adapter(self) -> Any:

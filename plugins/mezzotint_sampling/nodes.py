@@ -13,6 +13,7 @@ from mezzotint import (
     Denoiser,
     Latents,
     Noise,
+    Registered,
     Sigmas,
     UserError,
     node,
@@ -142,7 +143,7 @@ def sample(
     sigmas: Sigmas,
     noise: Noise,
     *,
-    sampler: Annotated[str, Field(examples=list(_SAMPLERS))] = "dpmpp_2m",
+    sampler: Annotated[str, Field(examples=list(_SAMPLERS)), Registered("samplers")] = "dpmpp_2m",
     eta: Annotated[float, Field(ge=0)] | None = None,
     clip: Annotated[float, Field(gt=0)] | None = None,
 ) -> Latents:
