@@ -298,3 +298,11 @@ def test_nothing_in_a_graph_steers_the_terminal(cli, write):
     shown += [cli("run", graph, "--words", "y"), cli("run", graph, "--sweep", f'words=["{evil[1:4]}", "x"]')]
     for done in shown:
         assert not {"\x1b", "\x07", "\x9b"} & set(done.out + done.err)
+
+
+def test_a_file_that_is_given_and_not_there_is_named_by_its_flag(refused, write):
+    graph = write(
+        {"r": {"use": "arith.read@1", "inputs": {"file": {"ref": "inputs.file"}}}},
+        inputs={"file": {"type": "string", "format": "path"}},
+    )
+    refused("run", graph, "--file", "absent.txt", saying="--file: there is no file 'absent.txt'")

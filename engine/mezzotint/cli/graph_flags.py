@@ -143,8 +143,22 @@ def _value(doc: InputDoc, flag: str, texts: list[str], wrong: list[str]) -> Any:
     except ValueError as error:
         wrong.append(f"{flag}: {error}, got {texts[-1]!r}")
         return None
-    wrong += check_written(doc, value, flag)
+    wrong += check_written(doc, value, flag) or _missing_files(doc, value, flag)
     return value
+
+
+def _missing_files(doc: InputDoc, value: Any, flag: str) -> list[str]:
+    from mezzotint.paths import FileAccess
+
+    item = doc.items if doc.type == "array" and doc.items is not None else doc
+    wrong = []
+    for path in (value if isinstance(value, list) else [value]) if item.is_file else ():
+        try:
+            if path is not None:
+                FileAccess.resolve_trusted(path)
+        except UserError as error:
+            wrong.append(f"{flag}: {error}")
+    return wrong
 
 
 class InputOption(click.Option):

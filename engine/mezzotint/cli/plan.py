@@ -66,8 +66,13 @@ def _print_table(view: PlanView) -> None:
         print_columns(("STEP", "NODE", "STATE"), [(r.node, r.use, words[r.state]) for r in view.rows])
     if view.loads:
         click.echo()
-        rows = [(load.name, load.kind, size_words(load.bytes), ", ".join(load.steps)) for load in view.loads]
+        rows = [(load.name, load.kind, size_words(load.bytes), _some(load.steps)) for load in view.loads]
         print_columns(("LOADS", "KIND", "SIZE", "FOR"), rows, right=("SIZE",))
     click.echo()
     running = len(view.demand.pending)
     click.echo(f"{len(view.rows)} steps: {running} to run, {len(view.rows) - running} cached")
+
+
+def _some(names: tuple[str, ...], limit: int = 6) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
