@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mezzotint.ports import Dataset
     from mezzotint.values import Recipe
 
-__all__ = ["Context", "NoiseSource", "NodeServices"]
+__all__ = ["Context", "NodeServices", "NoiseSource"]
 
 
 class NodeServices(Protocol):
@@ -106,7 +106,7 @@ class Context:
         return self._services.load_state()
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Save where the node is: tensors, values and JSON. The newest state replaces the older one, atomically."""
+        """Save where the node is: tensors, values and JSON. The newest state replaces the older one as a whole."""
         self._services.save_state(state)
 
     def realise(self, recipe: Recipe) -> Any:
@@ -114,7 +114,7 @@ class Context:
         return self._services.realise(recipe, self)
 
     def open_dataset(self, dataset: Dataset) -> Any:
-        """The reader of a data set: `len(reader)` items, each a dict with "image" ([H, W, C] uint8) and "caption"."""
+        """The reader of a data set: `len(reader)` items, dicts with "image" ([H, W, C] uint8) and "caption"."""
         return self._services.open_dataset(dataset, self)
 
     def asset(self, name: str) -> Path:

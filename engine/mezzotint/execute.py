@@ -222,10 +222,12 @@ class _Execution:
             return None
 
     def patience(self) -> float | None:
-        deadlines = [s.deadline for s in self.running.values() if s.deadline is not None]
+        now = time.monotonic()
+        # One that has not begun is looked at again when it could have ended.
+        deadlines = [s.deadline or now + s.limit for s in self.running.values() if s.limit]
         if not deadlines:
             return None
-        return max(0.01, min(deadlines) + self.settings.grace - time.monotonic())
+        return max(0.01, min(deadlines) + self.settings.grace - now)
 
     def give_up_on_stuck(self) -> None:
         now = time.monotonic()
@@ -340,6 +342,7 @@ class _Execution:
         """Run one step to its end, retries and all; never raises."""
         step = services.step
         started = time.perf_counter()
+        services.begin()
         try:
             self.emit(NodeStarted(step.name, step.use, step.key))
             try:

@@ -68,8 +68,13 @@ class StepServices:
         self._models = ExitStack()
         self._realised: dict[int, tuple[Recipe, Any]] = {}
         self.has_state = False
-        limit = runtime.settings.timeout if runtime.settings.timeout is not None else spec.timeout
-        self.deadline = time.monotonic() + limit if limit else None
+        asked = runtime.settings.timeout
+        self.limit = asked if asked is not None else spec.timeout
+        self.deadline: float | None = None
+
+    def begin(self) -> None:
+        """The step's time runs from here."""
+        self.deadline = time.monotonic() + self.limit if self.limit else None
 
     def close(self) -> None:
         self._models.close()

@@ -169,7 +169,6 @@ def test_1_000_nodes_side_by_side_on_the_device_take_no_quadratic_time(kit: Simp
 def bulky(kit: SimpleNamespace, alive: weakref.WeakSet[Bulk], seen: list[int], **settings: Any) -> Runtime:
     @node("t.bulk")
     def bulk(*, value: int = 0, after: Any = None) -> Any:
-        gc.collect()
         seen.append(len(alive))
         made = Bulk(100)
         alive.add(made)
@@ -449,7 +448,7 @@ def test_a_node_that_reports_progress_ends_soon_after_its_time(kit: SimpleNamesp
 
     settings = {"timeout": 0.1} if source == "settings" else {}
     runtime = kit.runtime_of(kit.registry_of(slow, num), **settings)
-    with deadline(10):
+    with deadline(30):
         result = go(kit.graph_of({"a": n("t.slow@1"), "b": n("t.num@1")}, {"a": "a", "b": "b"}, runtime=runtime))
     assert isinstance(result.failures["a"].cause, NodeTimeout)
     assert result.status == "failed"
@@ -462,7 +461,7 @@ def test_a_node_that_ignores_its_time_is_given_up_on_and_all_else_is_done(kit: S
 
     @node("t.stuck", timeout=0.1, device=True)
     def stuck() -> int:
-        over.wait(30)
+        over.wait(60)
         return 0
 
     @node("t.device", device=True)
@@ -475,7 +474,7 @@ def test_a_node_that_ignores_its_time_is_given_up_on_and_all_else_is_done(kit: S
         "x": n("t.num@1", value=1), "d": n("t.device@1", value=2),
     }  # fmt: skip
     try:
-        with deadline(10):
+        with deadline(30):
             result = go(kit.graph_of(nodes, {k: k for k in nodes}, runtime=runtime), log)
     finally:
         over.set()
@@ -489,16 +488,27 @@ def test_a_node_that_ignores_its_time_is_given_up_on_and_all_else_is_done(kit: S
 
 
 def test_a_stuck_node_that_comes_back_late_does_no_harm(kit: SimpleNamespace) -> None:
+    given_up, back = threading.Event(), threading.Event()
+
     @node("t.late", timeout=0.05)
     def late() -> int:
-        time.sleep(0.4)
+        given_up.wait(30)
+        threading.Timer(0.1, back.set).start()
         return 7
 
-    runtime = kit.runtime_of(kit.registry_of(late, sleep, anything), workers=2, grace=0.05)
-    nodes = {"s": n("t.late@1"), "after": n("t.any@1", value=r("s")), "x": n("t.sleep@1", seconds=0.8)}
-    result = go(kit.graph_of(nodes, {k: k for k in nodes}, runtime=runtime))
+    @node("t.patient")
+    def patient() -> bool:
+        return back.wait(30)
+
+    def listen(event: Event) -> None:
+        if event.kind == "node_failed":
+            given_up.set()
+
+    runtime = kit.runtime_of(kit.registry_of(late, patient, anything), workers=2, grace=0.05)
+    nodes = {"s": n("t.late@1"), "after": n("t.any@1", value=r("s")), "x": n("t.patient@1")}
+    result = go(kit.graph_of(nodes, {k: k for k in nodes}, runtime=runtime), listen)
     assert result.stuck == ("s",)
-    assert dict(result.outputs) == {"x": 0.8}
+    assert dict(result.outputs) == {"x": True}
     assert result.skipped == ("after",)
 
 
@@ -508,7 +518,7 @@ def test_a_retry_stops_when_the_time_is_up(kit: SimpleNamespace) -> None:
         raise TransientError("busy")
 
     runtime = kit.runtime_of(kit.registry_of(busy), retries=1000)
-    with deadline(10):
+    with deadline(30):
         result = go(kit.graph_of({"a": n("t.busy@1")}, {"o": "a"}, runtime=runtime))
     assert isinstance(result.failures["a"].cause, NodeTimeout)
 
@@ -570,7 +580,7 @@ def test_a_node_that_looks_for_itself_sees_the_cancelling(kit: SimpleNamespace) 
         return 0
 
     threading.Thread(target=lambda: started.wait(20) and cancel.set()).start()
-    with deadline(20):
+    with deadline(30):
         assert go(kit.graph_of({"a": n("t.poll@1")}, {"o": "a"}, poll), cancel=cancel).status == "cancelled"
 
 
@@ -592,7 +602,7 @@ def test_an_interrupt_in_the_calling_thread_ends_the_workers(kit: SimpleNamespac
             raise KeyboardInterrupt
 
     nodes = {"a": n("t.poll@1"), "b": n("t.sleep@1")}
-    with deadline(20), pytest.raises(KeyboardInterrupt):
+    with deadline(30), pytest.raises(KeyboardInterrupt):
         go(kit.graph_of(nodes, {"x": "a", "y": "b"}, poll, sleep), interrupt)
     assert ended.is_set()
 
@@ -637,7 +647,7 @@ def test_a_hook_that_fails_does_not_hang_the_run(
 
     loaded = hooked(kit, **{hook: broken})
     monkeypatch.setenv("MEZZOTINT_STRICT_PLUGINS", strict)
-    with deadline(20):
+    with deadline(30):
         result = go(loaded)
     if hook == "node_error" or not strict:
         assert dict(result.outputs) == {"x": 1}
@@ -671,7 +681,7 @@ def test_a_listener_that_fails_is_left_alone_and_the_run_goes_on(
         ctx.progress(1, 2)
         return 4
 
-    with deadline(20):
+    with deadline(30):
         assert go(kit.graph_of({"a": n("t.stepping@1")}, {"o": "a"}, stepping), listen).outputs["o"] == 4
     assert calls[-1].kind == kind
     assert "nobody reads" in caplog.text
@@ -699,7 +709,7 @@ def test_a_model_that_cannot_be_given_back_is_a_failure_and_no_hang(
         raise RuntimeError("a patch could not be taken off")
 
     monkeypatch.setattr("mezzotint.services.StepServices.close", close)
-    with deadline(20):
+    with deadline(30):
         result = go(kit.graph_of({"a": n("t.num@1")}, {"o": "a"}, num))
     assert "could not be taken off" in str(result.failures["a"])
 
