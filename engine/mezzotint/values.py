@@ -69,7 +69,7 @@ class Port(Value):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source(Value):
-    """Where weights are: the name that the user gave, the file or folder that it means, and its content's digest."""
+    """Where weights are: the name that the user gave, the file or folder that it means, its content's digest."""
 
     uri: str
     path: str
