@@ -93,7 +93,8 @@ def test_nothing_evaluates_strings_or_loads_pickles():
 
 @pytest.mark.parametrize("heavy", ["torch", "networkx", "pydantic", "numpy"])
 def test_importing_the_engine_imports_nothing_heavy(heavy):
-    code = f"import sys, mezzotint; mezzotint.node, mezzotint.hookimpl, mezzotint.Image; assert {heavy!r} not in sys.modules"
+    names = "mezzotint.node, mezzotint.hookimpl, mezzotint.Image"
+    code = f"import sys, mezzotint; {names}; assert {heavy!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

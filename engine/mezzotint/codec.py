@@ -256,9 +256,7 @@ def _fills_its_memory(tensor: Tensor) -> bool:
 # --- putting together ---
 
 
-def decode(
-    meta: Any, tensors: TensorReader, types: Mapping[str, type[Value]], *, lazy: bool = True
-) -> Any:
+def decode(meta: Any, tensors: TensorReader, types: Mapping[str, type[Value]], *, lazy: bool = True) -> Any:
     """Put together what `encode` took apart.
 
     lazy: fields of values that hold tensors are read when they are first touched, not now.
@@ -272,9 +270,7 @@ def decode(
 
 
 class _Decoder:
-    def __init__(
-        self, tensors: TensorReader, types: Mapping[str, type[Value]], lazy: bool
-    ) -> None:
+    def __init__(self, tensors: TensorReader, types: Mapping[str, type[Value]], lazy: bool) -> None:
         self.tensors = tensors
         self.types = types
         self.lazy = lazy

@@ -176,9 +176,7 @@ def parse_json(text: str | bytes, file: str = "") -> Any:
         raise _fail(file, f"{len(text):,} bytes; a graph file has at most {MAX_BYTES:,}", "too_large")
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
-        data = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
-        )
+        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is no text, and nothing could write it
             json.dumps(data, ensure_ascii=False).encode()
         return data

@@ -38,9 +38,7 @@ class Entries:
     on_damage: called with (key, where its bytes were set aside or None, reason) when an entry is found damaged.
     """
 
-    def __init__(
-        self, folder: Path, limit_bytes: int, on_damage: Callable[[str, Path | None, str], None]
-    ) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, on_damage: Callable[[str, Path | None, str], None]) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.blobs = _prepare_folder(folder)

@@ -1,6 +1,6 @@
 """What a realised denoiser answers: one protocol for every parametrisation, guided or not.
 
-A guided model is a model: guidance returns more outputs with weights, and the sampler's one fused step adds them up.
+A guided model is a model: guidance returns more outputs with weights, which the sampler's one fused step adds up.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class PluginNames:
 
 
 def plugin_names(name: str) -> PluginNames:
-    """The names that follow from a distribution's: `acme-nodes` is imported as `acme_nodes`, its nodes are `acme.…`.
+    """The names that follow from a distribution's: `acme-nodes` is imported as `acme_nodes`, with nodes `acme.…`.
 
     Raises: UserError: if it is no name for a distribution (PEP 508), or its module would hide another one.
     """

@@ -18,7 +18,16 @@ from mezzotint.values import Port, Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MISSING", "EdgeType", "InputSpec", "OutputSpec", "Registered", "edge_type", "read_inputs", "read_outputs"]
+__all__ = [
+    "MISSING",
+    "EdgeType",
+    "InputSpec",
+    "OutputSpec",
+    "Registered",
+    "edge_type",
+    "read_inputs",
+    "read_outputs",
+]
 
 
 class _Missing:
@@ -91,7 +100,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Registered:
-    """Marks a string that names something that plugins register: `sampler: Annotated[str, Registered("samplers")]`.
+    """Marks a string that names what plugins register: `sampler: Annotated[str, Registered("samplers")]`.
 
     The step's content key then depends on the plugin that registered it, too.
     """

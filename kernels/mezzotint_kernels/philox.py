@@ -56,9 +56,7 @@ class Draw:
         drawn = list(shape)
         if self.shared_frames and len(drawn) == 5:
             drawn[2] = 1
-        numbers = normals(
-            self.seed, drawn, step=self.step, stream=self.stream, device=device, dtype=dtype
-        )
+        numbers = normals(self.seed, drawn, step=self.step, stream=self.stream, device=device, dtype=dtype)
         return numbers.expand(tuple(shape))
 
 

@@ -164,9 +164,7 @@ def _check(
     history: Sequence[Tensor],
 ) -> None:
     if not outputs or len(outputs) != len(weights):
-        raise ValueError(
-            f"got {len(outputs)} outputs and {len(weights)} weights; wanted as many of each"
-        )
+        raise ValueError(f"got {len(outputs)} outputs and {len(weights)} weights; wanted as many of each")
     if len(row.ch) != len(history) or len(history) > MAX_HISTORY:
         raise ValueError(
             f"got {len(history)} history tensors and {len(row.ch)} coefficients; "

@@ -101,9 +101,7 @@ def composite(base: Image, overlay: Image, mask: Mask | None = None, *, left: in
 
     Raises: UserError: batches or sizes that do not go together.
     """
-    share = (
-        matching_mask(overlay, mask) if mask is not None else overlay.data.new_ones(overlay.data.shape[:3])
-    )
+    share = matching_mask(overlay, mask) if mask is not None else overlay.data.new_ones(overlay.data.shape[:3])
     upper = overlay.data
     if upper.shape[-1] == 4:
         share, upper = share * upper[..., 3], upper[..., :3]

@@ -122,9 +122,7 @@ def mask_combine(
     try:
         torch.broadcast_shapes(one.shape, two.shape)
     except RuntimeError as error:
-        raise UserError(
-            f"image.mask_combine: the masks are {list(one.shape)} and {list(two.shape)}"
-        ) from error
+        raise UserError(f"image.mask_combine: the masks are {list(one.shape)} and {list(two.shape)}") from error
     if mode == "difference":
         two = 1 - two
     return Mask(torch.maximum(one, two) if mode == "union" else torch.minimum(one, two))

@@ -65,9 +65,7 @@ def _opened(path: Path, max_pixels: int) -> Pillow.Image:
     try:
         picture = Pillow.open(path, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise UserError(
-            f"{path.name}: not a picture of a kind that is read: {', '.join(_FORMATS)}"
-        ) from error
+        raise UserError(f"{path.name}: not a picture of a kind that is read: {', '.join(_FORMATS)}") from error
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise UserError(f"{path.name}: too large: {error}") from error
     except OSError as error:

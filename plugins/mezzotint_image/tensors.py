@@ -19,9 +19,7 @@ def write_weights(weights: Weights, info: Any = None) -> list[bytes]:
     """The tensors under their own names; kind, target and meta in the header."""
     meta = {"format": "pt", "mezzotint.kind": weights.kind, "mezzotint.target": weights.target}
     for key, value in weights.meta.items():
-        meta[str(key)] = (
-            value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-        )
+        meta[str(key)] = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     return [safetensors_bytes(weights.tensors, meta)]
 
 
@@ -35,9 +33,7 @@ def write_conditioning(conditioning: Conditioning, info: Any = None) -> list[byt
     """Each tensor of the record under its field's name; a layout in the header."""
     fields = ("context", "mask", "pooled", "label", "concat", "low_res", "low_res_level", "fps")
     tensors = {name: getattr(conditioning, name) for name in fields}
-    tensors |= {
-        f"extra.{name}": value for name, value in conditioning.extra.items() if hasattr(value, "numel")
-    }
+    tensors |= {f"extra.{name}": value for name, value in conditioning.extra.items() if hasattr(value, "numel")}
     meta = {} if conditioning.layout is None else {"layout": json.dumps(conditioning.layout, sort_keys=True)}
     return [safetensors_bytes({n: t for n, t in tensors.items() if t is not None}, meta)]
 

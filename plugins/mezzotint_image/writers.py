@@ -101,9 +101,7 @@ def _animation(frames: list[Pillow.Image], fps: float, suffix: str, options: Map
         frames[0].save(out, "WEBP", duration=_durations(len(frames), fps, 1), **kwargs, **_webp(options))
     else:
         # GIF counts in hundredths of a second.
-        frames[0].save(
-            out, "GIF", duration=_durations(len(frames), fps, 10), disposal=1, optimize=False, **kwargs
-        )
+        frames[0].save(out, "GIF", duration=_durations(len(frames), fps, 10), disposal=1, optimize=False, **kwargs)
     return out.getvalue()
 
 

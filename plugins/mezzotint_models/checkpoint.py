@@ -55,9 +55,7 @@ def checkpoint(source: Source, *, config: Source | None = None, dtype: Precision
         downscale=downscale,
     )
     # Only a tokenizer from elsewhere is named: the source itself may be moved between runs.
-    tokenizer = (
-        vars(found.tokenizer) if found.tokenizer is not None and found.tokenizer is not source else None
-    )
+    tokenizer = vars(found.tokenizer) if found.tokenizer is not None and found.tokenizer is not source else None
     text_encoder = TextEncoder(
         source=source,
         loader="models.clip_text",

@@ -134,9 +134,7 @@ def _folder(source: Source) -> Description:
         )
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if not (path / part).is_dir():
-            raise UserError(
-                f"{source.uri}: a Stable Diffusion folder has a folder {part!r}, this one has not"
-            )
+            raise UserError(f"{source.uri}: a Stable Diffusion folder has a folder {part!r}, this one has not")
     return Description(
         "folder",
         read_json(path / "unet" / "config.json"),
@@ -159,9 +157,7 @@ def _packed(source: Source, text: str) -> Description:
 def _original(source: Source, shapes: Mapping[str, tuple[int, ...]], config: Source | None) -> Description:
     if config is not None:
         given = describe(config)
-        return Description(
-            "original", given.unet, given.vae, given.text_encoder, given.scheduler, given.tokenizer
-        )
+        return Description("original", given.unet, given.vae, given.text_encoder, given.scheduler, given.tokenizer)
     from mezzotint_models.original import configs_from_shapes
 
     return Description("original", tokenizer=None, **configs_from_shapes(shapes, source.uri))

@@ -24,8 +24,7 @@ def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
         raise UserError(f"latents must be [B, C, H, W] or [B, C, F, H, W]; got shape {shape}")
     if shape[1] != denoiser.channels:
         raise UserError(
-            f"latents have {shape[1]} channels; the denoiser ({denoiser.source.uri}) wants "
-            f"{denoiser.channels}"
+            f"latents have {shape[1]} channels; the denoiser ({denoiser.source.uri}) wants {denoiser.channels}"
         )
     if latents.space and denoiser.space and latents.space != denoiser.space:
         raise UserError(
@@ -34,8 +33,7 @@ def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
         )
     if latents.downscale != denoiser.downscale:
         raise UserError(
-            f"latents have {latents.downscale} pixels to a side; the denoiser wants "
-            f"{denoiser.downscale}"
+            f"latents have {latents.downscale} pixels to a side; the denoiser wants {denoiser.downscale}"
         )
 
 

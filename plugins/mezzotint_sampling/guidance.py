@@ -37,9 +37,7 @@ class ClassifierFree(Patch):
 class ClassifierFreePredictor:
     """A predictor that evaluates its model with two conditionings and weighs the two outputs."""
 
-    def __init__(
-        self, model: Predictor, negative: Conditioning, scale: float, rescale: float = 0.0
-    ) -> None:
+    def __init__(self, model: Predictor, negative: Conditioning, scale: float, rescale: float = 0.0) -> None:
         self.model = model
         self.schedule = model.schedule
         self.negative = negative
@@ -52,9 +50,7 @@ class ClassifierFreePredictor:
             raise AttributeError(name)
         return getattr(self.model, name)
 
-    def predict(
-        self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None
-    ) -> Prediction:
+    def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         """The two outputs, conditional first; at scale 1 only that one is evaluated."""
         if self.scale == 1:
             return self.model.predict(x, level, conditioning)
@@ -64,9 +60,7 @@ class ClassifierFreePredictor:
         outputs = (*positive.outputs, *negative.outputs)
         return Prediction(outputs, weights, positive.kind, self.rescale)
 
-    def _both(
-        self, x: Tensor, level: NoiseLevel, conditioning: Conditioning
-    ) -> tuple[Prediction, Prediction]:
+    def _both(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning) -> tuple[Prediction, Prediction]:
         """Predictions for the conditioning and its negative: one evaluation where shapes match."""
         import torch
 
@@ -83,8 +77,7 @@ class ClassifierFreePredictor:
         both = self.model.predict(torch.cat((x, x)), level, together)
         halves = [torch.split(output, batch) for output in both.outputs]
         first_half, second_half = (
-            Prediction(tuple(half[i] for half in halves), both.weights, both.kind, both.rescale)
-            for i in range(2)
+            Prediction(tuple(half[i] for half in halves), both.weights, both.kind, both.rescale) for i in range(2)
         )
         return _collapsed(first_half), _collapsed(second_half)
 

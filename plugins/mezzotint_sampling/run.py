@@ -74,9 +74,7 @@ def run(
     for following in generator(advance, levels, now, **options):
         now = following
         if now.step != advance.done:
-            raise RuntimeError(
-                f"sampler {name!r} yielded step {now.step} after {advance.done} evaluations"
-            )
+            raise RuntimeError(f"sampler {name!r} yielded step {now.step} after {advance.done} evaluations")
         if on_state is not None:
             on_state(now, total)
     return now.x
@@ -178,9 +176,7 @@ class _Advance:
         self.done += 1
         return result
 
-    def _completed(
-        self, row: Coefficients, kind: str, here: NoiseLevel, there: NoiseLevel
-    ) -> Coefficients:
+    def _completed(self, row: Coefficients, kind: str, here: NoiseLevel, there: NoiseLevel) -> Coefficients:
         """The sampler's row with what does not depend on the sampler."""
         ax, am = clean_row(kind, here)
         row = replace(row, ax=ax, am=am, k0=there.alpha, kz=there.sigma)

@@ -93,9 +93,7 @@ def euler(advance: Advance, levels: Levels, state: State) -> Iterator[State]:
         yield state
 
 
-def euler_ancestral(
-    advance: Advance, levels: Levels, state: State, *, eta: float = 1.0
-) -> Iterator[State]:
+def euler_ancestral(advance: Advance, levels: Levels, state: State, *, eta: float = 1.0) -> Iterator[State]:
     """Euler's step to a lower level, and fresh noise up to the next. Source: k-diffusion.
 
     up^2 = eta^2 ratio'^2 (1 - ratio'^2 / ratio^2), down^2 = ratio'^2 - up^2, in x / alpha.
@@ -164,9 +162,7 @@ def heun(advance: Advance, levels: Levels, state: State) -> Iterator[State]:
         else:
             tau, tau_next = here.sigma / scales[i], there.sigma / scales[i + 1]
             half = (tau_next - tau) / (2 * tau_next)
-            row = Coefficients(
-                cx=0.5 + half, c0=-half * scales[i + 1], ch=(0.5 * scales[i + 1] / scales[i],)
-            )
+            row = Coefficients(cx=0.5 + half, c0=-half * scales[i + 1], ch=(0.5 * scales[i + 1] / scales[i],))
             result = advance(state.x, there, there, row, state.history)
             kept = ()
         state = State(state.step + 1, result.x, kept, result.x0)

@@ -108,9 +108,7 @@ def ratio_range(schedule: NoiseSchedule) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)
-def _alphas_cumprod(
-    kind: str, start: float, end: float, steps: int, zero_terminal_snr: bool
-) -> np.ndarray:
+def _alphas_cumprod(kind: str, start: float, end: float, steps: int, zero_terminal_snr: bool) -> np.ndarray:
     if kind == "linear":
         betas = np.linspace(start, end, steps)
     elif kind == "scaled_linear":
@@ -119,9 +117,7 @@ def _alphas_cumprod(
         bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
     else:
-        raise UserError(
-            f"a schedule of kind {kind!r} has no betas; wanted linear, scaled_linear or cosine"
-        )
+        raise UserError(f"a schedule of kind {kind!r} has no betas; wanted linear, scaled_linear or cosine")
     table = np.cumprod(1 - betas)
     if zero_terminal_snr:
         root = np.sqrt(table)

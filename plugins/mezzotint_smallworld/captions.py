@@ -118,16 +118,13 @@ def full_caption(scene: Scene) -> str:
     return f"{subject}, {_background_words(scene.background, None)}"
 
 
-def prompts(
-    count: int, seed: int, split: Split = "test", *, things: int | None = None
-) -> list[tuple[str, Scene]]:
+def prompts(count: int, seed: int, split: Split = "test", *, things: int | None = None) -> list[tuple[str, Scene]]:
     """Full captions with their scenes, named colours and shapes only.
 
     split, things: as in `sample_scene`; "test" has only combinations that training never sees.
     """
     scenes = (
-        sample_scene(seed * 1_000_003 + index, things=things, unnamed=0.0, split=split)
-        for index in range(count)
+        sample_scene(seed * 1_000_003 + index, things=things, unnamed=0.0, split=split) for index in range(count)
     )
     return [(full_caption(scene), scene) for scene in scenes]
 

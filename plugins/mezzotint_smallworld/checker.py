@@ -45,9 +45,7 @@ GRID: Final = 36  # templates are compared on a GRID x GRID raster
 _NAMES: Final = (*COLOURS, *UNNAMED_COLOURS)
 _PALETTE: Final = np.array([*COLOURS.values(), *UNNAMED_COLOURS.values()], dtype=float)
 _ROWS, _COLUMNS = np.mgrid[0:FRAME, 0:FRAME]
-_RIM: Final = (np.minimum(_ROWS, FRAME - 1 - _ROWS) < 2) | (
-    np.minimum(_COLUMNS, FRAME - 1 - _COLUMNS) < 2
-)
+_RIM: Final = (np.minimum(_ROWS, FRAME - 1 - _ROWS) < 2) | (np.minimum(_COLUMNS, FRAME - 1 - _COLUMNS) < 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +102,7 @@ def read(pixels: ArrayLike) -> Reading:
     """Read a picture. pixels: [64, 64, 3] uint8. Raises: ValueError: another shape or dtype."""
     given = np.asarray(pixels)
     if given.shape != (FRAME, FRAME, 3) or given.dtype != np.uint8:
-        raise ValueError(
-            f"read: pixels must be [64, 64, 3] uint8, got {list(given.shape)} {given.dtype}"
-        )
+        raise ValueError(f"read: pixels must be [64, 64, 3] uint8, got {list(given.shape)} {given.dtype}")
     picture = given.astype(float)
     background, ground = _read_ground(picture)
     blobs = sorted(_blobs(picture, ground), key=lambda blob: -blob[0].sum())
@@ -148,9 +144,7 @@ def judge(reading: Reading, wanted: Wanted) -> Verdict:
     return verdict_of(max(permutations(seen[:4], len(wanted.things)), key=agreement))
 
 
-def score(
-    pictures: Sequence[ArrayLike], asked: Sequence[str | Wanted]
-) -> dict[str, float | int | None]:
+def score(pictures: Sequence[ArrayLike], asked: Sequence[str | Wanted]) -> dict[str, float | int | None]:
     """Per cent right over pictures and what was asked of each: prompts or parsed prompts.
 
     Keys: each of ASPECTS and "all"; "one object" and "two objects" ("all" among those prompts);
@@ -174,12 +168,9 @@ def score(
     return result
 
 
-def _aspect_right(
-    aspect: str, matched: Sequence[SeenThing | None], things: Sequence[WantedThing]
-) -> bool | None:
+def _aspect_right(aspect: str, matched: Sequence[SeenThing | None], things: Sequence[WantedThing]) -> bool | None:
     pairs = [
-        (getattr(seen, aspect, None), getattr(thing, aspect))
-        for seen, thing in zip(matched, things, strict=True)
+        (getattr(seen, aspect, None), getattr(thing, aspect)) for seen, thing in zip(matched, things, strict=True)
     ]
     asked = [(found, goal) for found, goal in pairs if goal is not None]
     return all(found == goal for found, goal in asked) if asked else None
@@ -292,9 +283,7 @@ def _blobs(picture: Floats, ground: Floats) -> list[tuple[Floats, Floats]]:
     return blobs + _smears(picture, contrast, blobs)
 
 
-def _smears(
-    picture: Floats, contrast: Floats, blobs: list[tuple[Floats, Floats]]
-) -> list[tuple[Floats, Floats]]:
+def _smears(picture: Floats, contrast: Floats, blobs: list[tuple[Floats, Floats]]) -> list[tuple[Floats, Floats]]:
     """What else stands out and is too uneven to be an object; it still counts as one too many."""
     taken = np.zeros(contrast.shape, dtype=bool)
     for coverage, _ in blobs:
@@ -302,11 +291,7 @@ def _smears(
     left = ndimage.binary_opening((contrast > STANDS_OUT) & ~taken, np.ones((3, 3)))
     labels, count = ndimage.label(left)
     parts = [labels == label for label in range(1, count + 1)]
-    return [
-        (part.astype(float), np.median(picture[part], axis=0))
-        for part in parts
-        if part.sum() >= 2 * SPECK
-    ]
+    return [(part.astype(float), np.median(picture[part], axis=0)) for part in parts if part.sum() >= 2 * SPECK]
 
 
 def _flat_parts(picture: Floats, contrast: Floats) -> NDArray[np.bool_]:
@@ -321,9 +306,7 @@ def _flat_parts(picture: Floats, contrast: Floats) -> NDArray[np.bool_]:
     return flat
 
 
-def _split(
-    picture: Floats, coverage: Floats, cores: NDArray[np.bool_]
-) -> list[tuple[Floats, Floats]]:
+def _split(picture: Floats, coverage: Floats, cores: NDArray[np.bool_]) -> list[tuple[Floats, Floats]]:
     labels, count = ndimage.label(coverage > 0.5, structure=np.ones((3, 3)))
     blobs = []
     for label in range(1, count + 1):
@@ -392,9 +375,7 @@ _INSIDE: Final[dict[str, Callable[[Floats, Floats], NDArray[np.bool_]]]] = {
     "ring": lambda u, v: (u**2 + v**2 <= 1) & (u**2 + v**2 >= 0.27),
     "diamond": lambda u, v: abs(u) + abs(v) <= 1,
     "cross": lambda u, v: (np.minimum(abs(u), abs(v)) <= 0.36) & (np.maximum(abs(u), abs(v)) <= 1),
-    "crescent": lambda u, v: (
-        ((u - 0.23) ** 2 * 0.66 + v**2 <= 1) & ((u - 0.78) ** 2 * 0.66 + v**2 >= 0.64)
-    ),
+    "crescent": lambda u, v: ((u - 0.23) ** 2 * 0.66 + v**2 <= 1) & ((u - 0.78) ** 2 * 0.66 + v**2 >= 0.64),
     "hexagon": lambda u, v: (abs(v) <= 1) & (abs(u) + abs(v) / 2 <= 1),
 }
 

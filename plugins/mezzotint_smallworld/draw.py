@@ -88,9 +88,7 @@ def _coverage(thing: Thing) -> tuple[Image.Image, tuple[int, int]]:
         hole = thing.radius * RING_HOLE
         middle = ((x - left) * OVERSAMPLE - 0.5, (y - top) * OVERSAMPLE - 0.5)
         reach = hole * OVERSAMPLE
-        pen.ellipse(
-            (middle[0] - reach, middle[1] - reach, middle[0] + reach, middle[1] + reach), fill=0
-        )
+        pen.ellipse((middle[0] - reach, middle[1] - reach, middle[0] + reach, middle[1] + reach), fill=0)
     return canvas.reduce(OVERSAMPLE), (left, top)
 
 

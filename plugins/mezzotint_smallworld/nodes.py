@@ -117,9 +117,7 @@ def check(image: Image, *, prompts: str | list[str]) -> Report:
 
     shape = tuple(image.data.shape)
     if shape[1:] != (64, 64, 3):
-        raise UserError(
-            f"smallworld.check: reads pictures [B, 64, 64, 3], got {list(shape)}; image.resize helps"
-        )
+        raise UserError(f"smallworld.check: reads pictures [B, 64, 64, 3], got {list(shape)}; image.resize helps")
     asked = [prompts] * shape[0] if isinstance(prompts, str) else list(prompts)
     if len(asked) != shape[0]:
         raise UserError(f"smallworld.check: {len(asked)} prompts for {shape[0]} pictures")

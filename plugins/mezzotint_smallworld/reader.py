@@ -35,7 +35,7 @@ class Reader:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """"image": [64, 64, 3] uint8; "caption": str."""
+        """ "image": [64, 64, 3] uint8; "caption": str."""
         import numpy
 
         from mezzotint_smallworld.nodes import item

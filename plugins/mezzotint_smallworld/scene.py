@@ -116,9 +116,7 @@ def rgb_of(colour: str) -> Rgb:
     return COLOURS[colour] if colour in COLOURS else UNNAMED_COLOURS[colour]
 
 
-def sample_scene(
-    seed: int, *, things: int | None = None, unnamed: float = 0.08, split: Split = "train"
-) -> Scene:
+def sample_scene(seed: int, *, things: int | None = None, unnamed: float = 0.08, split: Split = "train") -> Scene:
     """Draw a scene; the same arguments give the same scene on every machine.
 
     things: 1 or 2 objects; None takes one in 60% of the scenes.
@@ -160,9 +158,7 @@ def is_held_out(looks: Sequence[tuple[str, str]], arrangement: str) -> bool:
     return int.from_bytes(digest, "big") % 10 == 0
 
 
-def _sample_looks(
-    rng: random.Random, single: bool, odd: bool, split: str
-) -> tuple[list[tuple[str, str]], str]:
+def _sample_looks(rng: random.Random, single: bool, odd: bool, split: str) -> tuple[list[tuple[str, str]], str]:
     while True:
         if single:
             looks = [(rng.choice(tuple(COLOURS)), rng.choice(SHAPES))]
@@ -244,9 +240,7 @@ def _shift(rng: random.Random, room: float) -> float:
     return rng.uniform(max(6.0, far - 4.0), far)
 
 
-def _place_pair(
-    rng: random.Random, looks: Sequence[tuple[str, str]], relation: str
-) -> tuple[Thing, Thing]:
+def _place_pair(rng: random.Random, looks: Sequence[tuple[str, str]], relation: str) -> tuple[Thing, Thing]:
     diagonal = relation == "and" and rng.random() < 0.3
     facing = rng.choice(RELATIONS[:4]) if relation == "and" else relation
     along = 0 if facing in ("left of", "right of") else 1

@@ -68,7 +68,9 @@ def write_checkpoint(value: Checkpoint, info: Any) -> dict[str, bytes]:
             unet=build(value.parts["unet"], "UNet2DConditionModel"),
             scheduler=make_scheduler(),
         )
-        files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        files = {
+            p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+        }
     return {**files, **{f"tokenizer/{name}": text.encode() for name, text in value.tokenizer.items()}}
 
 

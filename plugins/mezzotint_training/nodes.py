@@ -143,7 +143,9 @@ def autoencoder(
     from mezzotint_training.trainer import Recipe, Trainer
 
     reader = ctx.open_dataset(dataset)
-    code = fit(numpy.stack([reader[i]["image"] for i in range(min(fitted_on, len(reader)))]), latent_channels, whitening)
+    code = fit(
+        numpy.stack([reader[i]["image"] for i in range(min(fitted_on, len(reader)))]), latent_channels, whitening
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_autoencoder(tuple(channels), latent_channels)
@@ -253,9 +255,7 @@ def _grid(pictures: Tensor, columns: int) -> Image:
     from torch.nn.functional import pad
 
     framed = pad((pictures.detach().float().clamp(-1, 1) + 1) / 2, (1, 1, 1, 1), value=0.5)
-    rows = [
-        framed[i : i + columns].permute(2, 0, 3, 1).flatten(1, 2) for i in range(0, len(framed), columns)
-    ]
+    rows = [framed[i : i + columns].permute(2, 0, 3, 1).flatten(1, 2) for i in range(0, len(framed), columns)]
     import torch
 
     return Image(torch.cat(rows)[None].contiguous())

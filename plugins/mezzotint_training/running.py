@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mezzotint import Cancelled, Context, Image
 from mezzotint_training.trainer import Callbacks, Trainer
@@ -75,7 +74,8 @@ def curve_sheet(curve: list[dict[str, float]], name: str = "loss", size: tuple[i
     if points:
         steps, values = zip(*points, strict=True)
         low, high = min(values), max(max(values), min(values) + 1e-6)
-        across = [(20 + (width - 40) * s / max(steps), 20 + (height - 40) * (high - v) / (high - low)) for s, v in points]
+        right, down = (width - 40) / max(steps), (height - 40) / (high - low)
+        across = [(20 + right * step, 20 + down * (high - value)) for step, value in points]
         pen.line(across, fill=(44, 84, 222), width=2)
         pen.text((24, 6), f"{name} {math.exp(values[-1]):.4g} after {steps[-1]} steps", fill="black")
     pen.rectangle((19, 19, width - 20, height - 20), outline=(160, 160, 160))

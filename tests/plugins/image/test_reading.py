@@ -94,9 +94,7 @@ def test_a_decompression_bomb_is_refused(tmp_path, side):
         load(tmp_path / "bomb.png")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe\n", b"hello", _bomb(8)]
-)
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe\n", b"hello", _bomb(8)])
 def test_what_is_no_picture_ends_in_a_clear_error(tmp_path, content):
     (tmp_path / "file.png").write_bytes(content)
     with pytest.raises(UserError, match=r"file\.png: (not a picture|damaged|cannot be opened)"):

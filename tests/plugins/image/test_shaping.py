@@ -94,9 +94,7 @@ def test_a_composite_changes_nothing_where_the_mask_is_zero():
         composite(Image(torch.zeros(2, 8, 8, 3)), over)
 
 
-@pytest.mark.parametrize(
-    ("left", "top", "covered"), [(6, 6, 4), (-2, 0, 8), (0, 0, 16), (8, 8, 0), (-4, -4, 0)]
-)
+@pytest.mark.parametrize(("left", "top", "covered"), [(6, 6, 4), (-2, 0, 8), (0, 0, 16), (8, 8, 0), (-4, -4, 0)])
 def test_an_overlay_that_leaves_the_base_is_cut_off(left, top, covered):
     out = composite(solid(width=8, height=8, colour="black"), solid(width=4, height=4), left=left, top=top)
     assert out.data[..., 0].sum() == covered
@@ -141,9 +139,7 @@ def test_masks_grow_shrink_harden_blur_and_turn_round():
     assert mask_refine(Mask(data), invert=True).data[0, 4, 4] == pytest.approx(0.3)
     blurred = mask_refine(hard, blur=1.0).data
     assert blurred.sum() == pytest.approx(1, abs=1e-2) and blurred[0, 4, 4] < 0.2
-    assert torch.equal(
-        mask_refine(Mask(torch.ones(2, 3, 9, 9)), blur=2.0).data.round(), torch.ones(2, 3, 9, 9)
-    )
+    assert torch.equal(mask_refine(Mask(torch.ones(2, 3, 9, 9)), blur=2.0).data.round(), torch.ones(2, 3, 9, 9))
 
 
 def test_masks_combine():

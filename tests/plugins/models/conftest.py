@@ -187,9 +187,7 @@ def _vae_names(state: dict, config) -> dict:
         new = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
         for level in range(levels):
             new = new.replace(f"encoder.down_blocks.{level}.resnets", f"encoder.down.{level}.block")
-            new = new.replace(
-                f"encoder.down_blocks.{level}.downsamplers.0", f"encoder.down.{level}.downsample"
-            )
+            new = new.replace(f"encoder.down_blocks.{level}.downsamplers.0", f"encoder.down.{level}.downsample")
             new = new.replace(f"decoder.up_blocks.{level}.resnets", f"decoder.up.{levels - 1 - level}.block")
             new = new.replace(
                 f"decoder.up_blocks.{level}.upsamplers.0", f"decoder.up.{levels - 1 - level}.upsample"

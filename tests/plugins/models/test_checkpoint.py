@@ -90,9 +90,7 @@ def test_a_scheduler_that_is_not_known_is_named(config, message):
 
 def test_a_latent_space_is_named_by_its_scaling_so_that_tuned_decoders_fit():
     first = {"block_out_channels": [128, 256, 512, 512], "latent_channels": 4, "scaling_factor": 0.18215}
-    assert (
-        latent_space(first, "")[0] == latent_space({**first, "act_fn": "other"}, "")[0] == "kl-f8c4-x0.18215"
-    )
+    assert latent_space(first, "")[0] == latent_space({**first, "act_fn": "other"}, "")[0] == "kl-f8c4-x0.18215"
     assert latent_space({**first, "scaling_factor": 0.13025}, "")[0] != latent_space(first, "")[0]
 
 

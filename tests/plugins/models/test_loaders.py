@@ -158,9 +158,7 @@ def test_the_old_attention_names_of_published_folders_are_read(tiny, tmp_path, c
     assert any(".query." in key for key in tensors)
     save_file(tensors, file)
     latents = torch.randn(1, 4, 4, 4)
-    first, second = (
-        ctx.realise(checkpoint(source_of(f)).autoencoder) for f in (tmp_path / "old", tiny.folder)
-    )
+    first, second = (ctx.realise(checkpoint(source_of(f)).autoencoder) for f in (tmp_path / "old", tiny.folder))
     assert torch.equal(first.decode(latents), second.decode(latents))
 
 

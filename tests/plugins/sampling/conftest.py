@@ -40,9 +40,7 @@ class GaussianPredictor:
         self.kind, self.mean, self.std = kind, mean, std
         self.evaluations = 0
 
-    def predict(
-        self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None
-    ) -> Prediction:
+    def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         self.evaluations += 1
         variance = level.alpha**2 * self.std**2 + level.sigma**2
         x0 = self.mean + level.alpha * self.std**2 / variance * (x - level.alpha * self.mean)
@@ -70,9 +68,7 @@ class RandomPredictor:
             out = out + weight * torch.cos(x)
         return out
 
-    def predict(
-        self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None
-    ) -> Prediction:
+    def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         self.batches.append(x.shape[0])
         context = None if conditioning is None else conditioning.context
         return Prediction((self.output(x, level.time, context),), (1.0,), self.kind)  # type: ignore[arg-type]
@@ -105,6 +101,4 @@ def context() -> Callable[..., FakeContext]:
 
 @pytest.fixture
 def denoiser() -> Denoiser:
-    return Denoiser(
-        source=Source("test:model", "", "0"), loader="test.model", channels=3, space="s"
-    )
+    return Denoiser(source=Source("test:model", "", "0"), loader="test.model", channels=3, space="s")

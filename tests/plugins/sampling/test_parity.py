@@ -38,9 +38,7 @@ def start(dtype: torch.dtype) -> Tensor:
     return normals(1, SHAPE, stream="start", dtype=dtype)
 
 
-def ours(
-    sampler: str, model: Any, sigmas: Sigmas, x: Tensor, noise: Any = None, **options: float
-) -> list[Tensor]:
+def ours(sampler: str, model: Any, sigmas: Sigmas, x: Tensor, noise: Any = None, **options: float) -> list[Tensor]:
     """The sample after each model evaluation."""
     samples: list[Tensor] = []
     run(
@@ -67,8 +65,7 @@ def largest_error(mine: list[Tensor], other: list[Tensor], alphas: Any = None) -
     assert len(mine) == len(other)
     scales = [1.0] * len(mine) if alphas is None else alphas
     return max(
-        float((a / scale - b).abs().max() / b.abs().max())
-        for a, b, scale in zip(mine, other, scales, strict=True)
+        float((a / scale - b).abs().max() / b.abs().max()) for a, b, scale in zip(mine, other, scales, strict=True)
     )
 
 
@@ -109,9 +106,7 @@ def test_ddim(kind: str, eta: float, dtype: torch.dtype, random_model: Any) -> N
 
 
 def test_ddim_with_clipping(random_model: Any) -> None:
-    scheduler = exact_table(
-        diffusers.DDIMScheduler(**SETTINGS, timestep_spacing="trailing", clip_sample=True)
-    )
+    scheduler = exact_table(diffusers.DDIMScheduler(**SETTINGS, timestep_spacing="trailing", clip_sample=True))
     scheduler.set_timesteps(DDIM_STEPS)
     model, x = random_model("eps"), start(torch.float64)
     mine = ours("ddim", model, make_sigmas(NoiseSchedule(), DDIM_STEPS), x, clip=1.0)
@@ -122,9 +117,7 @@ def test_ddim_with_clipping(random_model: Any) -> None:
 @pytest.mark.parametrize("dtype", list(BOUNDS))
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("kind", list(NAMES))
-def test_ddpm(
-    kind: str, clip: float | None, dtype: torch.dtype, random_model: Any, monkeypatch: Any
-) -> None:
+def test_ddpm(kind: str, clip: float | None, dtype: torch.dtype, random_model: Any, monkeypatch: Any) -> None:
     scheduler = diffusers.DDPMScheduler(
         **SETTINGS,
         prediction_type=NAMES[kind],

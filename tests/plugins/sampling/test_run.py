@@ -84,9 +84,7 @@ def test_a_mask_of_ones_changes_nothing(sampler: str, random_model: Any) -> None
 def test_until_the_end_the_known_region_has_each_levels_own_noise(random_model: Any) -> None:
     known = normals(9, SHAPE)
     noise = Noise(3, stream="here")
-    states = states_of(
-        "euler", random_model(), normals(1, SHAPE), noise, region=Region(half_mask(), known)
-    )
+    states = states_of("euler", random_model(), normals(1, SHAPE), noise, region=Region(half_mask(), known))
     for state in states[:-1]:
         drawn = normals(3, SHAPE, step=state.step, stream="here.known")
         wanted = SIGMAS.alphas[state.step] * known + SIGMAS.sigmas[state.step] * drawn

@@ -38,13 +38,9 @@ def global_error(predictor: Any, sampler: str, sigmas: Sigmas) -> float:
     return float((got - predictor.exact(x, levels[0], levels[-1])).abs().max())
 
 
-@pytest.mark.parametrize(
-    ("sampler", "order"), [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)]
-)
+@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
 @pytest.mark.parametrize("forward", ["variance_preserving", "flow"])
-def test_halving_the_step_shows_the_order(
-    sampler: str, order: int, forward: str, gaussian: Any
-) -> None:
+def test_halving_the_step_shows_the_order(sampler: str, order: int, forward: str, gaussian: Any) -> None:
     errors = []
     for steps in (64, 128, 256):
         if forward == "flow":
@@ -59,9 +55,7 @@ def test_halving_the_step_shows_the_order(
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("name", ["uniform", "simple", "karras", "exponential"])
-def test_deterministic_samplers_reach_the_exact_solution(
-    sampler: str, name: str, gaussian: Any
-) -> None:
+def test_deterministic_samplers_reach_the_exact_solution(sampler: str, name: str, gaussian: Any) -> None:
     # What is left is the last, Euler step to the clean end.
     bound = 0.05 if sampler in ("euler", "ddim") else 0.025
     assert global_error(gaussian(), sampler, make_sigmas(STABLE, 100, name)) < bound
@@ -90,9 +84,7 @@ def test_every_kind_of_prediction_gives_the_same_picture(
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("schedule", [ZERO, FLOW], ids=["zero_snr", "flow"])
 @pytest.mark.parametrize("kind", ["v", "x0", "flow"])
-def test_runs_start_from_pure_noise(
-    sampler: str, schedule: NoiseSchedule, kind: str, gaussian: Any
-) -> None:
+def test_runs_start_from_pure_noise(sampler: str, schedule: NoiseSchedule, kind: str, gaussian: Any) -> None:
     sigmas = make_sigmas(schedule, 200)
     assert sigmas.alphas[0] == 0
     x = start()
@@ -210,9 +202,7 @@ def test_a_sampler_from_elsewhere_can_be_run(gaussian: Any) -> None:
         ("ddim", {"etta": 1.0}, "'ddim' has no option 'etta'; its options: eta"),
     ],
 )
-def test_wrong_names_are_named(
-    sampler: str, options: dict[str, float], message: str, gaussian: Any
-) -> None:
+def test_wrong_names_are_named(sampler: str, options: dict[str, float], message: str, gaussian: Any) -> None:
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         run(sampler, gaussian(), None, start(), make_sigmas(STABLE, 5), NUMBERS, **options)
 

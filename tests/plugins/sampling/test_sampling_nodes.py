@@ -29,9 +29,7 @@ PROMPT = Conditioning(context=torch.ones(1, 4, 8))
 NEGATIVE = Conditioning(context=torch.zeros(1, 4, 8))
 
 
-def sampled(
-    denoiser: Denoiser, ctx: Any, latents: Latents | None = None, **options: Any
-) -> Latents:
+def sampled(denoiser: Denoiser, ctx: Any, latents: Latents | None = None, **options: Any) -> Latents:
     guide = nodes.guide(denoiser, NEGATIVE, scale=3.0)
     given = latents or nodes.empty_latents(denoiser, width=32, height=32, batch=2)
     levels = nodes.sigmas(denoiser, steps=4, **options.pop("sigmas", {}))
@@ -79,9 +77,7 @@ def test_a_state_is_json_and_tensors(denoiser: Denoiser, random_model: Any, cont
     assert [h.shape for h in ctx.states[-1]["history"]] == [(2, 3, 4, 4)]
 
 
-def test_a_run_that_had_finished_evaluates_nothing(
-    denoiser: Denoiser, random_model: Any, context: Any
-) -> None:
+def test_a_run_that_had_finished_evaluates_nothing(denoiser: Denoiser, random_model: Any, context: Any) -> None:
     done = context(random_model())
     result = sampled(denoiser, done)
     model = random_model()
@@ -101,9 +97,7 @@ def test_outside_the_mask_the_latents_come_back_exactly(
     assert not torch.isclose(result.data[..., :2], given.data[..., :2]).any()
 
 
-def test_image_to_image_stays_closer_the_less_it_denoises(
-    denoiser: Denoiser, gaussian: Any, context: Any
-) -> None:
+def test_image_to_image_stays_closer_the_less_it_denoises(denoiser: Denoiser, gaussian: Any, context: Any) -> None:
     given = Latents(data=normals(5, (2, 3, 4, 4)), space="s")
     distances = []
     for denoise in (0.1, 0.5, 1.0):
@@ -140,9 +134,7 @@ def test_a_plugins_sampler_is_found_through_the_context(
 def test_empty_latents_have_the_shape_of_either_model(denoiser: Denoiser) -> None:
     latents = nodes.empty_latents(denoiser, width=64, height=32, batch=2)
     assert latents.data.shape == (2, 3, 4, 8)
-    vae = Autoencoder(
-        source=Source("v", "", "1"), loader="t.v", channels=16, downscale=4, space="z"
-    )
+    vae = Autoencoder(source=Source("v", "", "1"), loader="t.v", channels=16, downscale=4, space="z")
     latents = nodes.empty_latents(autoencoder=vae, width=64, height=32)
     assert latents.data.shape == (1, 16, 8, 16)
     assert (latents.space, latents.downscale) == ("z", 4)
@@ -170,23 +162,17 @@ def test_what_does_not_fit_is_said_before_a_model_is_loaded(
     conditioning = Conditioning(context=torch.ones(5 if "samples" in message else 1, 4, 8))
     ctx = context(None)
     with pytest.raises(UserError, match=message):
-        nodes.sample(
-            ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise()
-        )
+        nodes.sample(ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise())
 
 
 def test_sizes_that_do_not_fit_name_the_nearest(denoiser: Denoiser) -> None:
-    with pytest.raises(
-        UserError, match=r"width must be a multiple of 8.*got 63, the nearest is 64"
-    ):
+    with pytest.raises(UserError, match=r"width must be a multiple of 8.*got 63, the nearest is 64"):
         nodes.empty_latents(denoiser, width=63, height=64)
     with pytest.raises(UserError, match=r"need a denoiser or an autoencoder; got neither"):
         nodes.empty_latents()
 
 
-def test_an_eta_that_the_sampler_has_not_is_refused(
-    denoiser: Denoiser, random_model: Any, context: Any
-) -> None:
+def test_an_eta_that_the_sampler_has_not_is_refused(denoiser: Denoiser, random_model: Any, context: Any) -> None:
     with pytest.raises(UserError, match=r"'euler' has no option 'eta'"):
         sampled(denoiser, context(random_model()), sampler="euler", eta=0.5)
 
@@ -269,8 +255,7 @@ def test_a_graph_samples_with_a_plugins_sampler() -> None:
         return Conditioning()
 
     results = [
-        run_graph(graph(name), plugins=[Acme(), text]).outputs["latents"].data
-        for name in ("euler", "acme_euler")
+        run_graph(graph(name), plugins=[Acme(), text]).outputs["latents"].data for name in ("euler", "acme_euler")
     ]
     assert torch.equal(*results)
     assert float(results[0].mean()) == pytest.approx(0.5, abs=0.05)

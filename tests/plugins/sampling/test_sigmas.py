@@ -62,9 +62,7 @@ def test_times_and_levels_are_those_of_diffusers_euler(spacing: str, steps: int)
 def test_karras_and_exponential_levels_are_those_of_diffusers(name: str, scheduler: type) -> None:
     theirs = scheduler(**SETTINGS, **{f"use_{name}_sigmas": True})
     theirs.set_timesteps(13)
-    np.testing.assert_allclose(
-        ratios(make_sigmas(STABLE, 13, name)), theirs.sigmas.numpy(), rtol=2e-5
-    )
+    np.testing.assert_allclose(ratios(make_sigmas(STABLE, 13, name)), theirs.sigmas.numpy(), rtol=2e-5)
 
 
 def test_zero_snr_starts_at_alpha_zero() -> None:

@@ -135,9 +135,7 @@ def test_extra_patch_in_a_corner_fails() -> None:
 
 def test_uneven_smear_fails() -> None:
     scene = next(
-        s
-        for s in map(one, range(200))
-        if s.things[0].place == "right" and s.background.colours == ("white",)
+        s for s in map(one, range(200)) if s.things[0].place == "right" and s.background.colours == ("white",)
     )
     pixels = np.asarray(draw(scene)).copy()
     pixels[2:24, 2:12] = np.linspace(240, 0, 22).astype(np.uint8)[:, None, None]
@@ -151,11 +149,7 @@ def test_shapeless_blobs_have_no_shape() -> None:
 
 
 def test_each_single_aspect_can_fail_alone() -> None:
-    scene = next(
-        s
-        for s in map(one, range(200))
-        if (s.things[0].size, s.things[0].place) == ("large", "left")
-    )
+    scene = next(s for s in map(one, range(200)) if (s.things[0].size, s.things[0].place) == ("large", "left"))
     thing, pixels = scene.things[0], np.asarray(draw(scene))
     true = {"shape": thing.shape, "colour": thing.colour, "size": "large", "place": "left"}
     wrong = {

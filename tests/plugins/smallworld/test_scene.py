@@ -106,8 +106,7 @@ def test_background_never_has_the_objects_colour() -> None:
 def test_six_in_ten_scenes_have_one_object_and_eight_in_a_hundred_something_unnamed() -> None:
     single = sum(len(scene.things) == 1 for scene in SCENES) / len(SCENES)
     odd = sum(
-        any(t.colour in UNNAMED_COLOURS or t.shape in UNNAMED_SHAPES for t in scene.things)
-        for scene in SCENES
+        any(t.colour in UNNAMED_COLOURS or t.shape in UNNAMED_SHAPES for t in scene.things) for scene in SCENES
     ) / len(SCENES)
     assert single == pytest.approx(0.6, abs=0.03)
     assert odd == pytest.approx(0.08, abs=0.015)
