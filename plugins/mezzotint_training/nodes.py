@@ -194,7 +194,7 @@ def denoiser(
     first_shares: the same for the first `first_steps` steps, so that easy pictures may come first.
     first_steps: how long they hold.
     steps, batch, learning_rate, cool_down: of AdamW; the rate falls to 0 over the last share of the steps.
-    optimiser: muon makes the steps of hidden matrices orthogonal, and was worth three steps of adamw here.
+    optimiser: muon makes the steps of hidden matrices orthogonal, and learnt faster here than adamw.
     focus: share of the noise levels drawn from sigma / alpha = 1 to 8, where outlines are decided.
     ema: decay of the average of the weights, which is what is kept.
     channels: of the U-Net's levels. layers: blocks per level. heads: of its attention.
