@@ -20,8 +20,6 @@ GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
 EVERYDAY = ("text_to_image", "image_to_image", "inpaint", "variations")
 WEIGHTS = Path(__file__).resolve().parents[2] / "plugins" / "mezzotint_smallworld" / "weights"
 
-needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the bundled model is not there")
-
 
 @pytest.fixture(scope="module")
 def runtime():
@@ -51,7 +49,6 @@ def test_an_everyday_graph_is_valid_and_describes_each_input(name, runtime):
     assert [key for key, value in doc["inputs"].items() if "default" not in value] == []
 
 
-@needs_weights
 def test_text_to_image_depends_on_prompt_and_seed_and_on_nothing_else(run):
     first = run("text_to_image", prompt="a red circle")["image"].data
     assert tuple(first.shape) == (1, 64, 64, 3) and first.min() >= 0 and first.max() <= 1
@@ -60,13 +57,11 @@ def test_text_to_image_depends_on_prompt_and_seed_and_on_nothing_else(run):
     assert not torch.equal(run("text_to_image", prompt="a blue circle")["image"].data, first)
 
 
-@needs_weights
 def test_picture_i_of_a_batch_is_that_of_seed_plus_i(run):
     both = run("text_to_image", batch=2)["image"].data
     torch.testing.assert_close(both[1:], run("text_to_image", seed=1)["image"].data, atol=1e-3, rtol=0)
 
 
-@needs_weights
 def test_image_to_image_changes_more_with_more_strength(run):
     # The nearest to the picture is what the autoencoder alone makes of it.
     away = [
@@ -76,7 +71,6 @@ def test_image_to_image_changes_more_with_more_strength(run):
     assert away == sorted(away) and away[0] < 0.1
 
 
-@needs_weights
 @pytest.mark.parametrize("region", ["rectangle", "ellipse", "file"])
 def test_inpainting_keeps_what_lies_outside_to_the_bit(run, region):
     result = run("inpaint", region=region)["image"].data
@@ -84,7 +78,6 @@ def test_inpainting_keeps_what_lies_outside_to_the_bit(run, region):
     assert not torch.equal(result[:, :, 32:], picture()[:, :, 32:])
 
 
-@needs_weights
 def test_variations_are_the_pictures_of_text_to_image_and_a_sheet_of_them(run):
     found = run("variations", seeds=[3, 7], columns=2, cell=64)
     singles = [run("text_to_image", seed=seed)["image"].data for seed in (3, 7)]
@@ -94,7 +87,6 @@ def test_variations_are_the_pictures_of_text_to_image_and_a_sheet_of_them(run):
     torch.testing.assert_close(sheet[:, 8:72, 8:72], singles[0], atol=0.51 / 255, rtol=0)
 
 
-@needs_weights
 def test_another_checkpoint_is_one_input_away(run, runtime):
     same = run("text_to_image", model=str(WEIGHTS))["image"].data
     assert torch.equal(same, run("text_to_image")["image"].data)
