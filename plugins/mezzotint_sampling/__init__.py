@@ -11,9 +11,9 @@ from mezzotint import hookimpl
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
-    from mezzotint_sampling import nodes
+    from mezzotint_sampling import nodes, sampler_node
 
-    for function in (nodes.sigmas, nodes.noise, nodes.empty_latents, nodes.guide, nodes.sample):
+    for function in (nodes.sigmas, nodes.noise, nodes.empty_latents, nodes.guide, sampler_node.sample):
         register(function)
 
 

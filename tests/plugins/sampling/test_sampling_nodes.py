@@ -22,7 +22,7 @@ from mezzotint import (
 )
 from mezzotint.testing import check_node, run_graph, tiny_denoiser
 from mezzotint_kernels import normals
-from mezzotint_sampling import nodes
+from mezzotint_sampling import nodes, sampler_node
 from mezzotint_sampling.samplers import SAMPLERS
 
 PROMPT = Conditioning(context=torch.ones(1, 4, 8))
@@ -34,7 +34,7 @@ def sampled(denoiser: Denoiser, ctx: Any, latents: Latents | None = None, **opti
     given = latents or nodes.empty_latents(denoiser, width=32, height=32, batch=2)
     levels = nodes.sigmas(denoiser, steps=4, **options.pop("sigmas", {}))
     noise = nodes.noise(seed=3, **options.pop("noise", {}))
-    return nodes.sample(ctx, guide, PROMPT, given, levels, noise, **options)
+    return sampler_node.sample(ctx, guide, PROMPT, given, levels, noise, **options)
 
 
 def test_the_nodes_make_a_picture(denoiser: Denoiser, random_model: Any, context: Any) -> None:
@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_said_before_a_model_is_loaded(
     conditioning = Conditioning(context=torch.ones(5 if "samples" in message else 1, 4, 8))
     ctx = context(None)
     with pytest.raises(UserError, match=message):
-        nodes.sample(ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise())
+        sampler_node.sample(ctx, denoiser, conditioning, latents, nodes.sigmas(denoiser, steps=2), nodes.noise())
 
 
 def test_sizes_that_do_not_fit_name_the_nearest(denoiser: Denoiser) -> None:
@@ -197,7 +197,7 @@ def test_the_nodes_keep_what_every_node_promises() -> None:
     empty = check_node(nodes.empty_latents, denoiser=model, width=64, height=64)["latents"]
     guide = check_node(nodes.guide, denoiser=model, negative=NEGATIVE, scale=2.0)["denoiser"]
     check_node(
-        nodes.sample, denoiser=guide, conditioning=PROMPT, latents=empty, sigmas=levels,
+        sampler_node.sample, denoiser=guide, conditioning=PROMPT, latents=empty, sigmas=levels,
         noise=noise, sampler="euler_ancestral",
     )  # fmt: skip
 
