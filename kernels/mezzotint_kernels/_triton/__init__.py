@@ -1,0 +1,1 @@
+"""Triton kernels, one file per subject. Nothing here imports torch; `configs` imports no Triton either."""
