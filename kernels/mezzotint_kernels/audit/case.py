@@ -27,10 +27,11 @@ class Case:
         ("*fp16:2" is aligned to 2 only). Numbers and constexprs are the numbers themselves: the audit finds
         divisibility by 16, ones, and int32 or int64 with the JIT's own code.
     grid: from the tile, the number of programs.
-    trips: from the tile, how often one program goes around its hot loop (mean over programs); 0: no loop.
     has_dot: a matrix product is in it, so a matrix instruction must be.
     reproducible: bit for bit the same everywhere, so compiled without fused multiply-add, and held to it.
     flops: floating-point operations that the result needs, 2 for a multiply and add; padding not counted.
+    performed_flops: from the tile, those of the matrix instructions, padding of head sizes and blocks counted
+        (4 * B * H * M * N * (D1 + D2) for plain attention); None: `flops`.
     fewest_bytes: each input read once and each output written once.
     moved_bytes: from the tile, what the programs ask of the L2 cache in total; None: the fewest.
     eager_bytes: what the reference's separate torch operations move; None: not said.
@@ -48,9 +49,9 @@ class Case:
     grid: Callable[[Tile], int]
     has_dot: bool
     fewest_bytes: int
-    trips: Callable[[Tile], float] | None = None
     reproducible: bool = False
     flops: int = 0
+    performed_flops: Callable[[Tile], int] | None = None
     moved_bytes: Callable[[Tile], int] | None = None
     eager_bytes: int | None = None
     ci: bool = False
