@@ -23,8 +23,8 @@ class Case:
     kernel: the name in the table of tiles, "attention_forward"; head_dim: 0 where there is none.
     function: where the @triton.jit function is, "mezzotint_kernels._triton.attention:_fwd_kernel".
     arguments: from (tile, architecture), each argument of the function as the launcher would pass it, by name.
-        A pointer is its type, "*fp16": taken to be aligned to 16 bytes, as torch's allocations are
-        ("*fp16:2" is aligned to 2 only). Numbers and constexprs are the numbers themselves: the audit finds
+        A pointer is a meta tensor, or its type, "*fp16": taken to be aligned to 16 bytes, as torch's allocations
+        are ("*fp16:2" is aligned to 2 only). Numbers and constexprs are the numbers themselves: the audit finds
         divisibility by 16, ones, and int32 or int64 with the JIT's own code.
     grid: from the tile, the number of programs.
     has_dot: a matrix product is in it, so a matrix instruction must be.
