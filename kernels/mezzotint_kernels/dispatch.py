@@ -105,6 +105,7 @@ def choose(
     kernel: where the op has several: the one in the table of tiles that this call would launch.
     obstacle: what the kernels cannot do about this call, in words: "a bias that needs a gradient".
     Raises: ValueError: no such op; or MEZZOTINT_KERNELS forces what cannot run, with what is missing.
+    Raises: RuntimeError: MEZZOTINT_KERNELS was set to "interpret" after kernels had been made for the compiler.
     """
     return _choose(op, forced(), x.device, x.dtype, head_dim, plain, kernel, obstacle)
 
@@ -132,7 +133,9 @@ def _choose(
         force=force,
     )
     if choice.backend == "interpret":
-        import mezzotint_kernels._triton  # noqa: F401  (prepares the interpreter, or says why it cannot)
+        from mezzotint_kernels._triton.interpreter import prepare
+
+        prepare()
     return choice
 
 
