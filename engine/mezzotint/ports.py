@@ -110,15 +110,18 @@ class Sigmas(Port):
 class Noise(Port):
     """A source of noise, as a description.
 
-    kind: "philox" (counter-based: the same numbers on every device, in any batch) or "torch" (the CPU generator
-    that diffusers and ComfyUI start from). seed: sample i of a batch uses seed + i. stream: keeps uses apart.
-    frames: how the frames of a video relate.
+    kind: "philox" (counter-based: the same numbers on every device, in any batch), "torch" (the CPU generator
+    that diffusers and ComfyUI start from) or "brownian" (counter-based too; the noise of a step is the increment of
+    one path over it, so that a finer run follows the same path). seed: sample i of a batch uses seed + i. stream:
+    keeps uses apart. frames: how the frames of a video relate; "mixed" and "progressive" have this `correlation`
+    of any two frames, or of two neighbours.
     """
 
     seed: int
-    kind: Literal["philox", "torch"] = "philox"
+    kind: Literal["philox", "torch", "brownian"] = "philox"
     stream: str = ""
-    frames: Literal["independent", "shared"] = "independent"
+    frames: Literal["independent", "shared", "mixed", "progressive"] = "independent"
+    correlation: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
