@@ -86,7 +86,7 @@ def _sections(data: bytes) -> list[_Section]:
         raise UnreadableError(f"cubin: {count} sections of {entry} bytes; wanted some, of 64 bytes or more")
     sections = []
     for i in range(count):
-        fields = _unpack("<IIQQQQII", data, table + i * entry, f"section {i}'s header")
+        fields = _unpack("<IIQQQQIIQQ", data, table + i * entry, f"section {i}'s header")
         sections.append(_Section(fields[0], fields[1], fields[4], fields[5], fields[6]))
     return sections
 
