@@ -9,13 +9,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mezzotint_kernels.attention import AttentionResult, attention_reference, attention_with_lse
     from mezzotint_kernels.coefficients import Coefficients
     from mezzotint_kernels.philox import Draw, normals
     from mezzotint_kernels.step import StepResult, guided, noise_step
 
-__all__ = ["Coefficients", "Draw", "StepResult", "guided", "noise_step", "normals"]
+__all__ = [
+    "AttentionResult",
+    "Coefficients",
+    "Draw",
+    "StepResult",
+    "attention_reference",
+    "attention_with_lse",
+    "guided",
+    "noise_step",
+    "normals",
+]
 
+# `attention` itself is not here: a name cannot be both a function and the module that it is in. It is to be had by
+# `from mezzotint_kernels.attention import attention`.
 _HOME = {
+    "AttentionResult": "attention",
+    "attention_reference": "attention",
+    "attention_with_lse": "attention",
     "Coefficients": "coefficients",
     "Draw": "philox",
     "StepResult": "step",
