@@ -111,8 +111,8 @@ class Noise(Port):
     """A source of noise, as a description.
 
     kind: "philox" (counter-based: the same numbers on every device, in any batch), "torch" (the CPU generator
-    that diffusers and ComfyUI start from) or "brownian" (counter-based too; the noise of a step is the increment of
-    one path over it, so that a finer run follows the same path). seed: sample i of a batch uses seed + i. stream:
+    that diffusers and ComfyUI start from) or "brownian" (counter-based too; a step has the increment of
+    one path over it: a finer run follows the same path). seed: sample i of a batch uses seed + i. stream:
     keeps uses apart. frames: how the frames of a video relate; "mixed" and "progressive" have this `correlation`
     of any two frames, or of two neighbours.
     """

@@ -11,9 +11,12 @@ from mezzotint import hookimpl
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
-    from mezzotint_sampling import nodes, sampler_node
+    from mezzotint_sampling import nodes, sampler_node, sigma_nodes
 
-    for function in (nodes.sigmas, nodes.noise, nodes.empty_latents, nodes.guide, sampler_node.sample):
+    for function in (
+        nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
+        sigma_nodes.reverse_sigmas, nodes.noise, nodes.empty_latents, nodes.guide, sampler_node.sample,
+    ):  # fmt: skip
         register(function)
 
 
