@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mezzotint_kernels.attention import AttentionResult, attention_reference, attention_with_lse
     from mezzotint_kernels.coefficients import Coefficients
+    from mezzotint_kernels.indexed import attention_indexed, deduplicate
     from mezzotint_kernels.philox import Draw, normals
     from mezzotint_kernels.step import StepResult, guided, noise_step
+    from mezzotint_kernels.terms import attention_terms
 
 __all__ = [
     "AttentionResult",
     "Coefficients",
     "Draw",
     "StepResult",
+    "attention_indexed",
     "attention_reference",
+    "attention_terms",
     "attention_with_lse",
+    "deduplicate",
     "guided",
     "noise_step",
     "normals",
@@ -30,11 +35,14 @@ __all__ = [
 # `from mezzotint_kernels.attention import attention`.
 _HOME = {
     "AttentionResult": "attention",
+    "attention_indexed": "indexed",
     "attention_reference": "attention",
+    "attention_terms": "terms",
     "attention_with_lse": "attention",
     "Coefficients": "coefficients",
     "Draw": "philox",
     "StepResult": "step",
+    "deduplicate": "indexed",
     "guided": "step",
     "noise_step": "step",
     "normals": "philox",
