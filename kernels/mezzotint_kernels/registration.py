@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 __all__ = ["library", "register"]
 
@@ -35,7 +34,7 @@ def register(
     fake: outputs of the same shapes, dtypes, devices and strides as the implementation's, without
         computing them; torch.compile lays out memory by it.
     backward(ctx, *gradients), setup_context(ctx, inputs, output): as in torch.library.register_autograd.
-        Without them the op has no gradient, and asking for one is an error.
+        Without them the op has no gradient, and asking for one is an error. There are no forward derivatives.
     """
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, implementation, "CompositeExplicitAutograd")
@@ -60,7 +59,7 @@ def _caller(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The op, entered below autograd where nothing is to be differentiated: half of the overhead is there."""
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _wants_gradient(args):
+        if torch.compiler.is_compiling() or _wants_gradient(args):
             return overload(*args)
         with torch._C._AutoDispatchBelowAutograd():
             return overload(*args)
