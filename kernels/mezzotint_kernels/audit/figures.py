@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["Figures", "inspect_case", "problems"]
 
 _PTX_FMA = re.compile(r"\bfma\.r[nzmp](?:\.ftz)?(?:\.sat)?\.(?:f16|f16x2|bf16|bf16x2|f32|f32x2|f64)\b")
-_PTX_APPROXIMATE = re.compile(r"\.(?:approx|ftz)\b")
-# What LLVM may contract or approximate says so on the operation itself; fmuladd may become an fma.
-_LLVM_FMA = re.compile(r"@llvm\.(?:fma|fmuladd)\.|\bf(?:mul|add|sub)\s(?:\w+\s)*?(?:contract|fast)\b")
+# `div.full`, what `/` becomes, is wrong in the last two bits; `div.rn` (tl.div_rn) is right.
+_PTX_APPROXIMATE = re.compile(r"\.(?:approx|ftz)\b|\bdiv\.full\b")
+_AMD_FMA = re.compile(r"^\s+v_(?:pk_)?(?:fma|fmac|mad|mac)(?:ak|mk)?_f(?:16|32|64)\w*", re.MULTILINE)
+# A correctly rounded square root is refined by two of them, a division by five. Looser ones are LLVM's own
+# calls, and are counted apart.
+_AMD_ROOT = re.compile(r"^\s+v_sqrt_f32\w*", re.MULTILINE)
+_AMD_DIVISION = re.compile(r"^\s+v_div_fixup_f32\w*", re.MULTILINE)
 _LLVM_APPROXIMATE = re.compile(
-    r"\bf(?:mul|add|sub|div)\s(?:\w+\s)*?(?:arcp|afn|reassoc)\b|@llvm\.amdgcn\.(?:rcp|rsq|sqrt)\."
+    r"call\b[^@\n]*@(?:llvm\.(?:exp|log|sin|cos|pow|amdgcn\.(?:rcp|rsq|sqrt|exp|log|sin|cos|fdiv\.fast))|__ocml_)"
 )
+_AMD_FLUSHES = re.compile(r"\.amdhsa_float_denorm_mode_32\s+[0-2]\b")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Figures:
     spills: instructions that touch it, or registers that AMD's compiler says it spilled.
     shared: bytes a block. resident: blocks that a multiprocessor holds at a time. occupancy: warps of them,
     against the most that it can hold.
-    fused, approximate: in PTX (AMD: LLVM's code), fused multiply-adds, and approximate or flushing operations.
+    fused: fused multiply-adds, in PTX or in AMD's assembly, without those inside an exact root or division.
+    approximate: operations that are not correctly rounded or flush denormals, in PTX or in LLVM's code for AMD.
     """
 
     registers: int
@@ -119,6 +125,8 @@ def _amd(kernel: CompiledKernel, tile: Tile, arch: str, seconds: float) -> Figur
     registers, accumulators = _stated(text, "vgpr_count"), _stated(text, "agpr_count")
     # gfx90a and later draw both from one file; vgpr_count is then already the sum.
     resident = blocks_resident(arch, registers, kernel.metadata.shared, tile.warps)
+    inside = 2 * len(_AMD_ROOT.findall(text)) + 5 * len(_AMD_DIVISION.findall(text))
+    fused = len(_AMD_FMA.findall(text)) - inside
     return Figures(
         registers=registers,
         accumulators=accumulators,
@@ -128,8 +136,8 @@ def _amd(kernel: CompiledKernel, tile: Tile, arch: str, seconds: float) -> Figur
         resident=resident,
         occupancy=resident * tile.warps / LIMITS[arch].warps,
         mix=mix(read_amdgcn(text)),
-        fused=len(_LLVM_FMA.findall(kernel.asm["llir"])),
-        approximate=len(_LLVM_APPROXIMATE.findall(kernel.asm["llir"])),
+        fused=max(0, fused),
+        approximate=len(_LLVM_APPROXIMATE.findall(kernel.asm["llir"])) + len(_AMD_FLUSHES.findall(text)),
         seconds=seconds,
     )
 
