@@ -3,17 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Triton decides once in a process whether kernels are interpreted or compiled, so these tests have one of their own.
+INTERPRETED := MEZZOTINT_KERNELS=interpret $(BIN)/python -m pytest -q tests/kernels/interpreted
 
-.PHONY: demo test lint types slow docs bench clean
+.PHONY: demo test lint types slow docs kernels bench clean
 
 demo: $(READY)
 	$(BIN)/mezzotint run graphs/text_to_image.json --prompt "$(or $(PROMPT),a large red circle on a white background)"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(INTERPRETED) -m "not slow and not gpu" -n 2 --dist loadfile
 
 slow: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "slow and not gpu"
+	OMP_NUM_THREADS=2 $(INTERPRETED) -m "slow and not gpu" || test $$? -eq 5
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,8 +30,12 @@ docs: $(READY)
 	$(BIN)/mezzotint nodes --markdown --bundled > docs/nodes.md
 	$(BIN)/mezzotint schema --bundled > graphs/graph-1.schema.json
 
+# Compiles every kernel for every chip that it knows, which takes minutes, and writes down what came out.
+kernels: $(READY)
+	$(BIN)/python -m mezzotint_kernels.audit
+
 bench: $(READY)
-	$(BIN)/python benchmarks/engine.py
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 # The constraints pin what a test run depends on; the package itself does not.
 $(READY): pyproject.toml setup.py constraints-dev.txt

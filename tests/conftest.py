@@ -21,6 +21,15 @@ from mezzotint.store import MemoryStore, Store
 GB = 10**9
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where torch sees none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
+
+
 def plugin_of(*nodes: Callable[..., Any], name: str = "tests", **hooks: Callable[..., Any]) -> Any:
     """A plugin with these nodes and hooks."""
 

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["OPS", "VARIABLE", "Backend", "Choice", "Rule", "architecture", "choose", "decide", "forced"]
+__all__ = [
+    "OPS",
+    "VARIABLE",
+    "Backend",
+    "Choice",
+    "Row",
+    "Rule",
+    "architecture",
+    "choose",
+    "decide",
+    "forced",
+    "table",
+]
 
 Backend = Literal["torch", "triton", "interpret"]
 
@@ -63,19 +75,20 @@ class Rule:
 
 
 _UNTIMED = "torch's own attention, until ours has been timed on a GPU"
+_ONE_PASS = "one pass over the activations; torch makes several"
 
 OPS: dict[str, Rule] = {
     "attention": Rule("attention_forward", torch_why=_UNTIMED),
-    "attention_indexed": Rule("attention_indexed", "keys are read by the table, where torch copies them"),
-    "attention_terms": Rule("attention_terms", "all terms in one pass, where torch makes one pass for each"),
+    "attention_indexed": Rule("attention_indexed", "reads keys and values by the table, where torch copies them"),
+    "attention_terms": Rule("attention_terms", "all terms in one pass, where torch makes one for each"),
     "temporal_attention": Rule("temporal", "reads [B, F, P, H, D] as it lies, where torch permutes copies"),
-    "p2p_attention": Rule("p2p", "both prompts' maps in one pass; torch makes two"),
-    "noise_step": Rule("noise_step", "one pass for guidance, update, noise, blend and cast", dot=False),
+    "p2p_attention": Rule("p2p", "both prompts' maps in one pass, where torch makes two"),
+    "noise_step": Rule("noise_step", "guidance, update, noise, blend and cast in one pass", dot=False),
     "normals": Rule("normals", "the same bits as the reference, in one pass", dot=False),
-    "norm_silu": Rule("norm_silu", "one pass over the activations; torch makes several", dot=False),
-    "geglu": Rule("geglu", "one pass over the activations; torch makes several", dot=False),
+    "norm_silu": Rule("norm_silu", _ONE_PASS, dot=False),
+    "geglu": Rule("geglu", _ONE_PASS, dot=False),
 }
-"""Every op. The public name, the registered name and the name here are the same."""
+"""Every op, by the name of its public function."""
 
 
 def forced() -> Backend | None:
@@ -212,3 +225,42 @@ def architecture(device: torch.device) -> str:
         return name.partition(":")[0]
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm{major}{minor}"
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Row:
+    """What runs one op on tensors of one kind.
+
+    head_dim: 0 where the op has none. backend: None where an error would be raised; `why` is that error.
+    """
+
+    op: str
+    dtype: str
+    head_dim: int
+    backend: Backend | None
+    why: str
+    tile: Tile | None = None
+
+
+HEAD_DIMS = (40, 64, 80, 128, 160)
+"""Of attentions that are in use: 40, 80 and 160 in SD 1.5, 64 in SDXL, 128 in larger transformers."""
+
+
+def table(device: str, arch: str | None = None, *, force: Backend | None = None) -> list[Row]:
+    """What would run each op for the dtypes and head sizes in use; imports no torch.
+
+    device, arch: as in `decide`; arch is the device's own name by default.
+    """
+    rows = []
+    for op, rule in OPS.items():
+        for dtype in ("float16", "bfloat16", "float32"):
+            for head_dim in HEAD_DIMS if rule.dot else (0,):
+                try:
+                    choice = decide(op, device, arch or device, dtype, head_dim=head_dim, force=force)
+                    rows.append(Row(op, dtype, head_dim, choice.backend, choice.why, choice.tile))
+                except ValueError as error:
+                    rows.append(Row(op, dtype, head_dim, None, str(error)))
+    return rows

@@ -14,10 +14,11 @@ QUICK = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 @pytest.fixture
 def opcheck() -> Callable[..., None]:
-    """`opcheck("attention", (q, k, v, None, 0.5))`: that the op is registered as torch.compile and autograd need it.
+    """`opcheck("attention", (q, k, v, None, 0.5))`: the op is registered as torch.compile and autograd need it.
 
-    Schema, autograd key, and the fake's shapes, dtypes and strides against what the op gives. compiled: gradients
-    through AOTAutograd with unknown sizes too, which takes 0.3 s; once an op, with inputs that require gradients.
+    It looks at the schema, the autograd key, and the fake's shapes, dtypes and strides against what the op gives.
+    compiled: at gradients through AOTAutograd with unknown sizes too, which takes 0.3 s: once an op will do, with
+        inputs that require gradients.
     """
 
     def check(op: str, args: tuple[Any, ...], *, compiled: bool = True) -> None:

@@ -110,7 +110,7 @@ def test_the_bound_allows_twice_torchs_error_and_no_more(bound):
 
 def test_the_choice_is_the_interpreter_and_float64_is_refused():
     assert choose("attention", torch.zeros(1), head_dim=40).backend == "interpret"
-    with pytest.raises(ValueError, match="attention cannot run in Triton's interpreter: float64; the kernel takes"):
+    with pytest.raises(ValueError, match="attention cannot run in Triton's interpreter: float64"):
         choose("attention", torch.zeros(1, dtype=torch.float64))
 
 
@@ -127,8 +127,8 @@ assert isinstance(tl.sum, InterpretedFunction) and not isinstance(tl.tensor.sum,
 
 
 def run_late(before: str) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": "/usr/bin:/bin"}
-    return subprocess.run([sys.executable, "-c", LATE.format(before=before)], capture_output=True, text=True, env=env)
+    command = [sys.executable, "-c", LATE.format(before=before)]
+    return subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
 
 
 def test_triton_may_have_been_imported_before():
@@ -138,4 +138,4 @@ def test_triton_may_have_been_imported_before():
 
 def test_kernels_that_were_made_for_the_compiler_cannot_be_interpreted():
     done = run_late("import mezzotint_kernels._triton.philox")
-    assert "RuntimeError: MEZZOTINT_KERNELS=interpret came too late: mezzotint_kernels._triton.philox" in done.stderr
+    assert "interpret came too late: mezzotint_kernels._triton.philox was imported for the compiler" in done.stderr
