@@ -19,6 +19,7 @@ _HOME = {
         "NoiseSchedule", "Report", "Sigmas", "TextEncoder", "Video", "Weights",
     ),
     "predictor": ("NoiseLevel", "Prediction", "PredictionKind", "Predictor"),
+    "sites": ("Attend", "AttentionCall", "AttentionSite", "Injector", "SiteKind"),
     "context": ("Context", "NoiseSource"),
     "nodes": ("node",),
     "signature": ("Registered",),
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from mezzotint.runtime import default_runtime as default_runtime
     from mezzotint.settings import Settings as Settings
     from mezzotint.signature import Registered as Registered
+    from mezzotint.sites import *  # noqa: F403
     from mezzotint.values import *  # noqa: F403
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Autoencoder, Context
+from mezzotint_models.attention import AttentionLayers
 from mezzotint_models.weights import load_module, nbytes
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class AutoencoderModel:
 
     def __init__(self, module: nn.Module, scale: float, shift: float) -> None:
         self.module = module
+        # An autoencoder's attention goes through the same kernels; nothing is injected there.
+        self.layers = AttentionLayers(module)
         self.scale = scale
         self.shift = shift
 

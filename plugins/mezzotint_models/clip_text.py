@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Context, Source, TextEncoder, UserError
+from mezzotint_models.attention import transformers_attention
 from mezzotint_models.description import tokenizer_files
 from mezzotint_models.weights import load_module, nbytes
 
@@ -74,7 +75,7 @@ def load_clip_text(recipe: TextEncoder, ctx: Context) -> ClipText:
     config = dict(recipe.config["model"])
 
     def make() -> nn.Module:
-        return CLIPTextModel(CLIPTextConfig.from_dict(config))
+        return CLIPTextModel(CLIPTextConfig.from_dict(config, attn_implementation=transformers_attention()))
 
     module = load_module(recipe, "text_encoder", make, ctx, _fitted_names)
     # The one buffer that no file holds.

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Conditioning, Context, Denoiser, NoiseLevel, NoiseSchedule, Prediction, UserError
+from mezzotint_models.attention import AttentionLayers
 from mezzotint_models.weights import load_module, nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
+
+    from mezzotint import AttentionSite, Injector
 
 __all__ = ["UNetPredictor", "load_unet"]
 
 
 class UNetPredictor:
-    """A realised denoiser. `module` is the U-Net itself, for patches.
+    """A realised denoiser. `module` is the U-Net itself, for patches; `inject` is for those that change attention.
 
     A clip [B, C, F, H, W] is seen as B * F pictures; temporal layers, where a patch adds them, undo that.
     Gradients flow to x and to the conditioning where those ask for them; the weights are frozen.
@@ -25,6 +29,19 @@ class UNetPredictor:
     def __init__(self, module: nn.Module, schedule: NoiseSchedule) -> None:
         self.module = module
         self.schedule = schedule
+        self._layers = AttentionLayers(module)
+
+    @property
+    def attention_sites(self) -> tuple[AttentionSite, ...]:
+        """Where attention is computed, in the order of the network's modules."""
+        return self._layers.sites
+
+    def inject(self, injector: Injector, sites: Iterable[AttentionSite]) -> AbstractContextManager[None]:
+        """Put `injector` at these sites, over what is there already, while the block runs.
+
+        Raises: UserError: no site, or one that is not this denoiser's.
+        """
+        return self._layers.inject(injector, sites)
 
     @property
     def nbytes(self) -> int:
@@ -59,6 +76,7 @@ class UNetPredictor:
         wanted = self.module.config.in_channels
         if sample.shape[1] != wanted:
             raise UserError(f"the denoiser takes {wanted} channels, got {sample.shape[1]}")
+        self._layers.at(level, (sample.shape[-2], sample.shape[-1]))
         time = torch.tensor(level.time, dtype=torch.float32, device=x.device)
         return self.module(sample, time, return_dict=False, **inputs)[0].to(x.dtype)
 
