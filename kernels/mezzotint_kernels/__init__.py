@@ -12,23 +12,39 @@ if TYPE_CHECKING:
     from mezzotint_kernels.attention import AttentionResult, attention_reference, attention_with_lse
     from mezzotint_kernels.coefficients import Coefficients
     from mezzotint_kernels.indexed import attention_indexed, deduplicate
+    from mezzotint_kernels.p2p import (
+        Folded,
+        P2PResult,
+        fold,
+        p2p_attention,
+        p2p_attention_folded,
+        p2p_attention_with_maps,
+    )
     from mezzotint_kernels.philox import Draw, normals
     from mezzotint_kernels.step import StepResult, guided, noise_step
+    from mezzotint_kernels.temporal import temporal_attention
     from mezzotint_kernels.terms import attention_terms
 
 __all__ = [
     "AttentionResult",
     "Coefficients",
     "Draw",
+    "Folded",
+    "P2PResult",
     "StepResult",
     "attention_indexed",
     "attention_reference",
     "attention_terms",
     "attention_with_lse",
     "deduplicate",
+    "fold",
     "guided",
     "noise_step",
     "normals",
+    "p2p_attention",
+    "p2p_attention_folded",
+    "p2p_attention_with_maps",
+    "temporal_attention",
 ]
 
 # `attention` itself is not here: a name cannot be both a function and the module that it is in. It is to be had by
@@ -41,11 +57,18 @@ _HOME = {
     "attention_with_lse": "attention",
     "Coefficients": "coefficients",
     "Draw": "philox",
+    "Folded": "p2p",
+    "P2PResult": "p2p",
     "StepResult": "step",
     "deduplicate": "indexed",
+    "fold": "p2p",
     "guided": "step",
     "noise_step": "step",
     "normals": "philox",
+    "p2p_attention": "p2p",
+    "p2p_attention_folded": "p2p",
+    "p2p_attention_with_maps": "p2p",
+    "temporal_attention": "temporal",
 }
 
 
