@@ -23,6 +23,7 @@ from mezzotint_kernels.rows import (
     check_tensors,
     empty_output,
     launch,
+    obstacle,
     placed,
     small_tile,
 )
@@ -103,7 +104,7 @@ def _as_terms(q: Tensor, table: Tensor, log_weight: Tensor | None) -> tuple[Tens
 
 
 def _indexed(q: Tensor, k: Tensor, v: Tensor, table: Tensor, log_weight: Tensor | None, scale: float) -> Tensor:
-    choice = choose("attention_indexed", q, head_dim=q.shape[-1])
+    choice = choose("attention_indexed", q, head_dim=q.shape[-1], obstacle=obstacle(q, k, v))
     if choice.backend == "torch":
         return attention_indexed_reference(q, k, v, table, log_weight=log_weight, scale=scale)
     check_range("table", table, -1, k.shape[0] - 1)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint_kernels.attention_launch import head_split
+from mezzotint_kernels.layout import aligned, dot_precision, unit
 from mezzotint_kernels.tiles import Tile
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "differentiate",
     "empty_output",
     "launch",
+    "obstacle",
     "placed",
     "small_tile",
     "softmax_over",
@@ -110,6 +112,12 @@ def empty_output(q: Tensor, samples: int) -> Tensor:
     return q.new_empty(samples, heads, queries, size)
 
 
+def obstacle(*tensors: Tensor) -> str | None:
+    """What the kernels cannot do about q, k or v, in words; None: nothing."""
+    far = any(x.shape[2] * x.stride(2) >= 1 << 31 for x in tensors)
+    return "tokens of one head lie 2^31 elements apart; the kernels address them with 32 bits" if far else None
+
+
 def small_tile(q: Tensor, k: Tensor) -> Tile:
     """For the interpreter, which takes as long for a block of padding: blocks of 16 or 32."""
     return Tile(*(16 if x.shape[2] <= 16 else 32 for x in (q, k)))
@@ -118,17 +126,15 @@ def small_tile(q: Tensor, k: Tensor) -> Tile:
 def arguments(q: Tensor, k: Tensor, v: Tensor, out: Tensor, scale: float, tile: Tile, arch: str) -> dict[str, Any]:
     """What both kernels are given of the tensors, by name. They may be meta tensors."""
     _, heads, queries, size = q.shape
-    keys, unit, (first, second) = k.shape[2], _unit(q), head_split(size)
-    q, k, v = (_aligned(x, unit) for x in (q, k, v))
+    keys, step, (first, second) = k.shape[2], unit(q), head_split(size)
+    q, k, v = (aligned(x) for x in (q, k, v))
     found: dict[str, Any] = {"p_q": q, "p_k": k, "p_v": v, "p_out": out, "scale": scale}
     for names, x in (("qb qh qn", q), ("kr kh kn", k), ("vr vh vn", v), ("ob oh on", out)):
-        found |= {f"stride_{n}": s // unit for n, s in zip(names.split(), x.stride(), strict=False)}
-    found |= {"H": heads, "N": queries, "M": keys, "D": size, "D1": first, "D2": second, "VEC": unit}
+        found |= {f"stride_{n}": s // step for n, s in zip(names.split(), x.stride(), strict=False)}
+    found |= {"H": heads, "N": queries, "M": keys, "D": size, "D1": first, "D2": second, "VEC": step}
     found |= {"BM": tile.rows, "BN": tile.columns}
     found |= {"EVEN_M": queries % tile.rows == 0, "EVEN_N": keys % tile.columns == 0}
-    # Float32 as three TF32 products (six bfloat16 ones on AMD) is as good as exact; one would keep ten bits.
-    exact = "bf16x6" if arch.startswith("gfx") else "tf32x3"
-    return found | {"PRECISION": exact if q.dtype == torch.float32 else "tf32"}
+    return found | {"PRECISION": dot_precision(q.dtype, arch)}
 
 
 def launch(subject: str, found: dict[str, Any], tile: Tile, arch: str) -> None:
@@ -142,18 +148,6 @@ def launch(subject: str, found: dict[str, Any], tile: Tile, arch: str) -> None:
 def placed(tensor: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Any:
     """A table or factor as a kernel reads it: on like's device and contiguous. A copy only where it is not so."""
     return None if tensor is None else tensor.to(like.device, dtype, non_blocking=True).contiguous()
-
-
-def _unit(x: Tensor) -> int:
-    """What the kernels count strides in: 16 bytes, in elements; less for a head size that is no multiple of it."""
-    return math.gcd(16 // x.element_size(), x.shape[3])
-
-
-def _aligned(x: Tensor, unit: int) -> Tensor:
-    """x [R, H, N, D], or a copy if its rows begin at no multiple of 16 bytes or are too far apart for 32 bits."""
-    fits = x.is_meta or x.data_ptr() % 16 == 0
-    fits = fits and not any(stride % unit for stride in x.stride()[:3]) and x.stride(2) * x.shape[2] < 1 << 31
-    return x if fits else x.clone(memory_format=torch.contiguous_format)
 
 
 def check_tensors(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> float:

@@ -38,6 +38,7 @@ from mezzotint_kernels.rows import (
     differentiate,
     empty_output,
     launch,
+    obstacle,
     placed,
     small_tile,
     softmax_over,
@@ -185,7 +186,7 @@ def _factor(tables: Tables, b: int, t: int, like: Tensor) -> Tensor | float:
 
 def _terms(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     tables, scale = Tables(*rest[:-1]), rest[-1]
-    choice = choose("attention_terms", q, head_dim=q.shape[-1])
+    choice = choose("attention_terms", q, head_dim=q.shape[-1], obstacle=obstacle(q, k, v))
     if choice.backend == "torch":
         return attention_terms_reference(q, k, v, **tables._asdict(), scale=scale)
     tables.check_ranges(q, k, v)
