@@ -226,19 +226,16 @@ def _backward_fake(
 def _forward_reference(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Torch's flash attention on a CPU; elsewhere, where torch gives no log-sum-exp, all scores are held."""
+    """Torch's flash attention on a CPU; elsewhere torch gives no log-sum-exp, and all scores are held."""
     mask = _mask(q, bias, key_bias)
-    if q.device.type == "cpu":
+    if q.device.type != "cpu":
+        out, lse = _forward_by_scores(q, k, v, mask, scale)
+    else:
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, lse = flash(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
         lse = lse.contiguous()
         if mask is not None:  # torch says 0 there
             lse.masked_fill_((mask == -math.inf).all(-1).expand(lse.shape), -math.inf)
-    else:
-        scores = _scores(q, k, mask, scale)
-        lse = scores.logsumexp(-1)
-        p = (scores - lse.masked_fill(lse == -math.inf, 0.0)[..., None]).exp()
-        out = (p @ v.to(p.dtype)).to(q.dtype)
     return _laid_out_as(out, q), lse
 
 
@@ -255,16 +252,31 @@ def _backward_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     mask = _mask(q, bias, key_bias)
     lse = lse.masked_fill(lse == -math.inf, 0.0)  # so that exp(-inf - lse) is 0 and not NaN
-    if q.device.type == "cpu":
+    if q.device.type != "cpu":
+        dq, dk, dv = _backward_by_scores(grad, q, k, v, out, lse, mask, scale)
+    else:
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         dq, dk, dv = flash(grad, q, k, v, out, lse, 0.0, False, attn_mask=mask, scale=scale)
-    else:
-        p = (_scores(q, k, mask, scale) - lse[..., None]).exp()
-        wide = grad.to(p.dtype)
-        delta = (wide * out.to(p.dtype)).sum(-1, keepdim=True)
-        ds = p * (wide @ v.to(p.dtype).mT - delta) * scale
-        dq, dk, dv = ds @ k.to(p.dtype), ds.mT @ q.to(p.dtype), p.mT @ wide
     return _laid_out_as(dq, q), _laid_out_as(dk, k), _laid_out_as(dv, v)
+
+
+def _forward_by_scores(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    scores = _scores(q, k, mask, scale)
+    lse = scores.logsumexp(-1)
+    p = (scores - lse.masked_fill(lse == -math.inf, 0.0)[..., None]).exp()
+    return p @ v.to(p.dtype), lse
+
+
+def _backward_by_scores(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    p = (_scores(q, k, mask, scale) - lse[..., None]).exp()
+    grad = grad.to(p.dtype)
+    delta = (grad * out.to(p.dtype)).sum(-1, keepdim=True)
+    ds = p * (grad @ v.to(p.dtype).mT - delta) * scale
+    return ds @ k.to(p.dtype), ds.mT @ q.to(p.dtype), p.mT @ grad
 
 
 def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
