@@ -12,24 +12,29 @@ repeat the numbers to the last bit.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mezzotint_kernels.dispatch import choose
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_NORMAL", "Draw", "normals", "philox4x32", "stream_id"]
+__all__ = ["MAX_NORMAL", "Draw", "normals", "normals_reference", "philox4x32", "sample_keys", "stream_id"]
 
 MAX_NORMAL = 5.7682
 """No number is larger in size: the smallest uniform is 2^-24, and sqrt(-2 log 2^-24) = 5.768."""
 
 _MASK = 0xFFFFFFFF
+_FACTORS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_DRAWN = (torch.float16, torch.bfloat16, torch.float32)
 _CPU_COUNTERS = 1 << 14
-"""Counters handled at once on a CPU, so that the intermediate tensors stay in its cache."""
+"""Counters handled at once on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +82,42 @@ def normals(
         gets, and a clip of one frame those of the picture [B, C, H, W].
     step, stream: 32 bits each; a stream named by a string is its `stream_id`.
     dtype: drawn as float32 and rounded once; every |z| < `MAX_NORMAL`.
-    Raises: ValueError: the shape has no batch dimension, a seed tensor is not integers [B], or
-        step or stream does not fit.
+    Raises: ValueError: the shape has no batch dimension, the dtype is no float, a seed tensor is not
+        integers [B], or step or stream does not fit.
     """
-    if len(shape) == 0:
-        raise ValueError("shape must have a batch dimension, [B, ...]; got ()")
+    if len(shape) == 0 or min(shape) < 0:
+        raise ValueError(
+            f"shape must have a batch dimension, [B, ...], and sizes of 0 or more; got {tuple(shape)}"
+        )
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a float dtype; got {dtype}")
     if not 0 <= step <= _MASK:
         raise ValueError(f"step must be in 0..2^32-1; got {step}")
+    number = stream_id(stream)
+    if not torch.compiler.is_compiling():
+        drawn = dtype if dtype in _DRAWN else torch.float32
+        choice = choose("normals", torch.empty(0, dtype=drawn, device=device), obstacle=_obstacle(shape))
+        if choice.backend != "torch":
+            from mezzotint_kernels.philox_launch import launch_normals
+
+            out = torch.empty(tuple(shape), dtype=drawn, device=device)
+            return launch_normals(choice.tile, out, seed, step, number).to(dtype)
+    return normals_reference(seed, shape, step=step, stream=number, device=device, dtype=dtype)
+
+
+def normals_reference(
+    seed: int | Tensor,
+    shape: Sequence[int],
+    *,
+    step: int = 0,
+    stream: str | int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """`normals` in plain torch, on any device."""
     batch, frames, size = _layout(shape)
-    keys = _keys(seed, batch, torch.device(device))
-    words = (size + 3) // 4
-    rows = _rows(keys, frames, words, step, stream_id(stream))[:, :size].to(dtype)
+    keys = sample_keys(seed, batch, torch.device(device))
+    rows = _rows(keys, frames, size, step, stream_id(stream)).to(dtype)
     if len(shape) == 5:
         _, channels, _, height, width = shape
         return rows.view(batch, frames, channels, height, width).transpose(1, 2).contiguous()
@@ -111,20 +141,35 @@ def philox4x32(
     All tensors are int64 and hold values in 0..2^32-1; they broadcast.
     Source: Salmon et al. 2011, section 3.3; equal to Random123's `philox4x32`.
     """
-    c0, c1, c2, c3 = counter
-    low, high = (_round_keys(k, step, rounds) for k, step in zip(key, _WEYL, strict=True))
-    for k0, k1 in zip(low, high, strict=True):
+    c0, c1, c2, c3, k0, k1 = torch.broadcast_tensors(*counter, *key)
+    even, odd = torch.stack((c0, c2)), torch.stack((c1, c3))
+    _philox(even, odd, torch.stack((k0, k1)), rounds)
+    return even[0], odd[0], even[1], odd[1]
+
+
+def _philox(even: Tensor, odd: Tensor, key: Tensor, rounds: int = 10) -> None:
+    """Counters to words, in place: even (c0, c2) and odd (c1, c3), int64 [2, ...]; key [2, ...] broadcasts."""
+    ones = [1] * (even.dim() - 1)
+    factor = torch.tensor(_FACTORS, device=even.device).view(2, *ones)
+    weyl = torch.tensor(_WEYL, device=even.device).view(2, *ones)
+    number = torch.arange(rounds, device=even.device).view(rounds, 1, *ones)
+    product = torch.empty_like(even)
+    (c0, c2), (c1, c3), (left, right) = even.unbind(), odd.unbind(), product.unbind()
+    for round_key in ((key + number * weyl) & _MASK).unbind():
         # The product wraps modulo 2^64 in int64; both halves are still right.
-        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1 = ((right >> 32) & _MASK) ^ c1 ^ k0, right & _MASK
-        c2, c3 = ((left >> 32) & _MASK) ^ c3 ^ k1, left & _MASK
-    return c0, c1, c2, c3
+        torch.mul(even, factor, out=product)
+        torch.bitwise_xor(odd, round_key, out=even)
+        torch.bitwise_and(right, _MASK, out=c1)
+        torch.bitwise_and(left, _MASK, out=c3)
+        product >>= 32
+        c0 ^= right
+        c2 ^= left
+        even &= _MASK
 
 
-def _round_keys(key: Tensor, step: int, rounds: int) -> tuple[Tensor, ...]:
-    """One half of the key for each round: a Weyl sequence, worked out at once."""
-    number = torch.arange(rounds, device=key.device).view(-1, *[1] * key.dim())
-    return ((key + number * step) & _MASK).unbind()
+def _obstacle(shape: Sequence[int]) -> str | None:
+    size = math.prod(shape[1:])
+    return f"{size} numbers a sample; the kernel takes 2^30" if size > 2**30 else None
 
 
 def _layout(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -136,7 +181,7 @@ def _layout(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], frames, size // max(frames, 1)
 
 
-def _keys(seed: int | Tensor, batch: int, device: torch.device) -> Tensor:
+def sample_keys(seed: int | Tensor, batch: int, device: torch.device) -> Tensor:
     """The 64-bit key of each sample, as int64 bit patterns [B]."""
     if isinstance(seed, Tensor):
         if seed.shape != (batch,) or seed.is_floating_point():
@@ -150,65 +195,81 @@ def _keys(seed: int | Tensor, batch: int, device: torch.device) -> Tensor:
     return torch.tensor(signed, dtype=torch.int64, device=device)
 
 
-def _rows(keys: Tensor, frames: int, words: int, step: int, stream: int) -> Tensor:
-    """Normals [B * F, 4 * words], one row a frame of a sample."""
+def _rows(keys: Tensor, frames: int, size: int, step: int, stream: int) -> Tensor:
+    """Normals [B * F, size], one row a frame of a sample."""
     device = keys.device
-    key = keys.repeat_interleave(frames)[:, None]
+    words = (size + 3) // 4
+    out = torch.empty((len(keys) * frames, 4 * words), device=device)
+    if out.numel() == 0:
+        return out
+    key = keys.repeat_interleave(frames)
+    key = torch.stack((key & _MASK, (key >> 32) & _MASK))[:, :, None]
     frame = torch.arange(frames, device=device).repeat(len(keys))[:, None]
-    word = torch.arange(words, device=device)[None, :]
-    step_word = torch.tensor(step, device=device)
-    stream_word = torch.tensor(stream, device=device)
-    chunk = max(1, _CPU_COUNTERS // max(words, 1)) if device.type == "cpu" else max(len(key), 1)
-    parts = [
-        _box_muller(*philox4x32((word, f, step_word, stream_word), (k & _MASK, (k >> 32) & _MASK)))
-        for k, f in zip(torch.split(key, chunk), torch.split(frame, chunk), strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    # On a CPU in pieces, so that the intermediate tensors stay in its cache.
+    most = _CPU_COUNTERS if device.type == "cpu" else out.numel()
+    high, wide = max(1, most // words), min(words, most)
+    for top in range(0, len(out), high):
+        rows = slice(top, top + high)
+        for left in range(0, words, wide):
+            word = torch.arange(left, min(left + wide, words), device=device)
+            even = torch.empty((2, len(frame[rows]), len(word)), dtype=torch.int64, device=device)
+            odd = torch.empty_like(even)
+            even[0], even[1], odd[0], odd[1] = word, step, frame[rows], stream
+            _philox(even, odd, key[:, rows])
+            piece = out[rows, 4 * left : 4 * (left + wide)]
+            _box_muller(even, odd, piece.view(len(piece), len(word), 2, 2).permute(3, 2, 0, 1))
+    return out[:, :size]
 
 
-def _box_muller(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Words, each [rows, words], to normals [rows, 4 * words]: a and b make two, c and d two."""
-    radius_bits = torch.stack((a, c), dim=-1)
-    angle_bits = torch.stack((b, d), dim=-1)
-    log_u = _log_uniform(radius_bits)
+def _box_muller(radius_bits: Tensor, angle_bits: Tensor, out: Tensor) -> None:
+    """Words, [2, ...] each, to normals, written to out [2, 2, ...]: cosines first."""
+    radius = _log_uniform(radius_bits).mul_(-2.0)
     # Through float64: float32 sqrt on a CPU is not correctly rounded in every build of torch.
-    radius = torch.sqrt((log_u * -2.0).double()).float()
-    cosine, sine = _cosine_sine(angle_bits)
-    return torch.stack((radius * cosine, radius * sine), dim=-1).flatten(1)
+    radius = radius.double().sqrt_().float()
+    cosine, sine = _cosine_sine(angle_bits.to(torch.int32))
+    torch.mul(radius, cosine, out=out[0])
+    torch.mul(radius, sine, out=out[1])
 
 
 def _log_uniform(bits: Tensor) -> Tensor:
     """log(u) in float32, u = (2 k + 1) / 2^24, k the top 23 of 32 bits. After Cephes' logf."""
-    u = ((bits >> 9) * 2 + 1).to(torch.float32) * 2.0**-24
+    # Exact: k has 23 bits and the half fills the 24th.
+    u = (bits >> 9).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
     pattern = u.view(torch.int32)
     # The exponent that leaves a mantissa in [sqrt(1/2), sqrt(2)).
     exponent = (pattern - 0x3F3504F3) >> 23
-    f = (pattern - (exponent << 23)).view(torch.float32) - 1.0
-    z = f * f
-    y = f * _LOG[0] + _LOG[1]
-    for coefficient in _LOG[2:]:
-        y = y * f + coefficient
     e = exponent.to(torch.float32)
-    y = y * f * z + e * -2.12194440e-4
-    y = y - z * 0.5
-    return (f + y) + e * 0.693359375
+    pattern -= exponent << 23
+    f = u.sub_(1.0)
+    z = f * f
+    y = f * _LOG[0]
+    for coefficient in _LOG[1:-1]:
+        y.add_(coefficient).mul_(f)
+    y.add_(_LOG[-1]).mul_(f).mul_(z)
+    y += e * -2.12194440e-4
+    y -= z.mul_(0.5)
+    return f.add_(y).add_(e.mul_(0.693359375))
 
 
 def _cosine_sine(bits: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of a uniform angle, by Cephes' polynomials.
+    """Cosine and sine of a uniform angle, by Cephes' polynomials; bits: int32.
 
     The top two of 32 bits are the quadrant, the next 24 the place in it.
     """
-    place = (((bits & 0x3FFFFFFF) >> 6) - 0x800000).to(torch.float32)
-    t = place * 9.362675e-08  # (pi / 2) 2^-24: t lies in [-pi/4, pi/4)
+    t = ((bits & 0x3FFFFFFF) >> 6).sub_(0x800000).to(torch.float32)
+    t *= 9.362675e-08  # (pi / 2) 2^-24: t lies in [-pi/4, pi/4)
     w = t * t
-    s = ((w * _SIN[0] + _SIN[1]) * w + _SIN[2]) * w * t + t
-    c = ((w * _COS[0] + _COS[1]) * w + _COS[2]) * w * w - w * 0.5 + 1.0
-    quadrant = bits >> 30
-    odd = (quadrant & 1) == 1
-    cosine, sine = torch.where(odd, s, c), torch.where(odd, c, s)
-    cosine = torch.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)
-    return cosine, torch.where(quadrant >= 2, -sine, sine)
+    s = (w * _SIN[0]).add_(_SIN[1]).mul_(w).add_(_SIN[2]).mul_(w).mul_(t).add_(t)
+    c = (w * _COS[0]).add_(_COS[1]).mul_(w).add_(_COS[2]).mul_(w).mul_(w)
+    c.sub_(w.mul_(0.5)).add_(1.0)
+    # Selects by bits: odd quadrants exchange the two, and the sign bit comes from the quadrant.
+    s, c = s.view(torch.int32), c.view(torch.int32)
+    exchange = (s ^ c).bitwise_and_((bits << 1) >> 31)
+    c ^= exchange
+    s ^= exchange
+    c ^= (bits + 0x40000000) & -0x80000000
+    s ^= bits & -0x80000000
+    return c.view(torch.float32), s.view(torch.float32)
 
 
 _LOG = (
