@@ -85,4 +85,6 @@ def numerics_profile(settings: Settings) -> str:
     parts: dict[str, Any] = {
         "device": kind, "dtype": settings.dtype, "threads": threads, "torch": _torch_version().partition("+")[0],
     }  # fmt: skip
+    if forced := os.environ.get("MEZZOTINT_KERNELS"):
+        parts["kernels"] = forced
     return ",".join(f"{k}={v}" for k, v in parts.items())

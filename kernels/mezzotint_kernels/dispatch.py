@@ -186,10 +186,10 @@ def decide(
     if not obstacle:
         tile = find(_row(rule, kernel, dtype), head_dim, arch)
         if tile is None:
-            size = f" of head size {head_dim}" if head_dim else ""
-            obstacle = f"no configuration for {dtype}{size} on {arch} has passed the audit"
+            obstacle = f"no configuration for it on {arch} has passed the audit"
     if obstacle and force:
-        raise ValueError(f"{VARIABLE}={force}, but {op} cannot run as a Triton kernel: {obstacle}")
+        size = f" and head size {head_dim}" if head_dim else ""
+        raise ValueError(f"{VARIABLE}=triton, but {op} of {dtype}{size} cannot run as a Triton kernel: {obstacle}")
     if obstacle:
         return Choice(op, "torch", obstacle)
     return Choice(op, "triton", f"{VARIABLE}=triton" if force else rule.why, tile)

@@ -64,6 +64,8 @@ def test_help_takes_at_most_0_3_seconds_of_cpu(place):
         ["plan", "sum.json", "--dot"],
         ["schema"],
         ["plugins"],
+        ["kernels"],
+        ["kernels", "--arch", "sm90"],
         ["cache", "ls"],
         ["runs", "ls"],
     ],

@@ -17,6 +17,7 @@ VERBS = {
     "plan": ("plan", "Show what a run would do: steps, what is cached, what would be loaded."),
     "nodes": ("nodes", "List the installed nodes, or show one of them."),
     "plugins": ("plugins", "List the plugins: what each gives, and what went wrong."),
+    "kernels": ("kernels", "Show which implementation would run each kernel, and why."),
     "schema": ("schema", "Print the JSON Schema of graph files, for editors."),
     "cache": ("cache", "Look after the store of results."),
     "runs": ("runs", "Look at the records of past runs, and compare them."),
