@@ -11,21 +11,31 @@ from mezzotint import hookimpl
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
-    from mezzotint_sampling import nodes, sampler_node, sigma_nodes
+    from mezzotint_sampling import guidance_nodes, nodes, sampler_node, sigma_nodes
 
     for function in (
         nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
-        sigma_nodes.reverse_sigmas, nodes.noise, nodes.empty_latents, nodes.guide, sampler_node.sample,
+        sigma_nodes.reverse_sigmas, nodes.noise, nodes.empty_latents, nodes.guide,
+        guidance_nodes.guidance_schedule, guidance_nodes.guide_by_attention, guidance_nodes.guide_by_classifier,
+        guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
+        sampler_node.sample, sampler_node.invert,
     ):  # fmt: skip
         register(function)
 
 
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
-    """The patches that a recipe can carry."""
+    """The ports of this plugin, the patches that a recipe can carry, and what they are made of."""
+    from mezzotint_sampling import combined, guidance_attention, guidance_gradient, guidance_threshold
     from mezzotint_sampling.guidance import ClassifierFree
+    from mezzotint_sampling.guidance_schedule import GuidanceSchedule
 
-    register(ClassifierFree)
+    for kind in (
+        GuidanceSchedule, ClassifierFree, guidance_attention.PerturbedAttention, guidance_attention.SelfAttention,
+        guidance_gradient.ClassifierGuidance, guidance_threshold.Threshold, combined.Part,
+        combined.CombinedConditioning,
+    ):  # fmt: skip
+        register(kind)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ import dataclasses
 from torch import Tensor
 
 from mezzotint import Conditioning, Denoiser, Latents, UserError
+from mezzotint_sampling.combined import CombinedConditioning, check_windows
 
 __all__ = ["check_inputs"]
 
@@ -15,7 +16,7 @@ def check_inputs(denoiser: Denoiser, conditioning: Conditioning, latents: Latent
     """Raises: UserError: with what was got, what was wanted, and what to do."""
     _check_latents(denoiser, latents)
     _check_mask(latents)
-    _check_conditioning(conditioning, latents.data.shape[0])
+    _check_conditioning(conditioning, latents)
 
 
 def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
@@ -49,11 +50,27 @@ def _check_mask(latents: Latents) -> None:
         raise UserError(f"the latents' mask has shape {tuple(mask)}; wanted {wanted}")
 
 
-def _check_conditioning(conditioning: Conditioning, batch: int) -> None:
+def _check_conditioning(conditioning: Conditioning, latents: Latents, where: str = "conditioning") -> None:
+    batch = latents.data.shape[0]
     for field in dataclasses.fields(conditioning):
         value = getattr(conditioning, field.name)
         if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] not in (1, batch):
             raise UserError(
-                f"conditioning.{field.name} is for {value.shape[0]} samples; "
+                f"{where}.{field.name} is for {value.shape[0]} samples; "
                 f"wanted 1 or {batch}, the batch of the latents"
             )
+    if isinstance(conditioning, CombinedConditioning):
+        check_windows(conditioning.parts)
+        for i, part in enumerate(conditioning.parts):
+            _check_conditioning(part.conditioning, latents, f"{where}.parts[{i}]")
+            _check_part_mask(part.mask, latents.data, f"{where}.parts[{i}].mask")
+
+
+def _check_part_mask(mask: Tensor | None, data: Tensor, where: str) -> None:
+    if mask is None:
+        return
+    frames = data.shape[2] if data.dim() == 5 else None
+    fits = mask.shape[0] in (1, data.shape[0])
+    fits &= mask.dim() == 4 or (mask.dim() == 5 and frames is not None and mask.shape[2] in (1, frames))
+    if not fits:
+        raise UserError(f"{where} has shape {tuple(mask.shape)}; the latents are {tuple(data.shape)}")

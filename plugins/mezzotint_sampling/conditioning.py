@@ -1,43 +1,59 @@
-"""Putting conditionings together: one for a whole batch, and two in one batch."""
+"""Putting conditionings together: one for a whole batch, and several in one batch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mezzotint import Conditioning
+from mezzotint_sampling.combined import CombinedConditioning
 
 __all__ = ["for_batch", "stacked"]
 
 
 def for_batch(conditioning: Conditioning, batch: int) -> Conditioning:
-    """The conditioning for `batch` samples: tensors of one row are repeated, others kept."""
+    """The conditioning for `batch` samples: tensors of one row are repeated, others kept.
+
+    Rows for a part of a batch are repeated too: guidance puts equal batches one after the other.
+    """
 
     def repeated(tensor: Tensor) -> Tensor:
-        if tensor.shape[0] == 1 and batch > 1:
+        rows = tensor.shape[0]
+        if rows == 1 and batch > 1:
             return tensor.expand(batch, *tensor.shape[1:])
+        if rows and rows < batch and batch % rows == 0:
+            return tensor.repeat(batch // rows, *[1] * (tensor.dim() - 1))
         return tensor
 
+    if isinstance(conditioning, CombinedConditioning):
+        parts = conditioning.parts
+        return conditioning.replace(
+            parts=tuple(part.replace(conditioning=for_batch(part.conditioning, batch)) for part in parts)
+        )
     return _mapped(conditioning, repeated)
 
 
-def stacked(first: Conditioning, second: Conditioning) -> Conditioning | None:
-    """Both in one batch, `first` before `second`; None if their parts do not fit together.
+def stacked(*conditionings: Conditioning) -> Conditioning | None:
+    """All in one batch, one after the other; None if their parts do not fit together.
 
-    They fit if they have the same parts, of the same shapes and dtypes, and equal layouts.
+    They fit if they have the same parts, of the same shapes and dtypes, and equal layouts. What is
+    combined of several conditions does not fit.
     """
-    if first.layout != second.layout or first.extra.keys() != second.extra.keys():
+    first, *others = conditionings
+    if any(isinstance(c, CombinedConditioning) for c in conditionings):
         return None
-    pairs = {f.name: (getattr(first, f.name), getattr(second, f.name)) for f in _tensor_fields()}
-    extra = {name: (value, second.extra[name]) for name, value in first.extra.items()}
-    if not all(_fit(a, b) for a, b in (*pairs.values(), *extra.values())):
+    if any(c.layout != first.layout or c.extra.keys() != first.extra.keys() for c in others):
         return None
-    changes = {name: _joined(a, b) for name, (a, b) in pairs.items()}
-    return first.replace(**changes, extra={name: _joined(a, b) for name, (a, b) in extra.items()})
+    fields = {f.name: [getattr(c, f.name) for c in conditionings] for f in _tensor_fields()}
+    extra = {name: [c.extra[name] for c in conditionings] for name in first.extra}
+    if not all(_fit(values[0], v) for values in (*fields.values(), *extra.values()) for v in values[1:]):
+        return None
+    changes = {name: _joined(values) for name, values in fields.items()}
+    return first.replace(**changes, extra={name: _joined(values) for name, values in extra.items()})
 
 
 def _tensor_fields() -> list[dataclasses.Field[Any]]:
@@ -59,5 +75,6 @@ def _fit(a: Any, b: Any) -> bool:
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
 
 
-def _joined(a: Any, b: Any) -> Any:
-    return torch.cat((a, b)) if isinstance(a, Tensor) and a.dim() > 0 else a
+def _joined(values: Sequence[Any]) -> Any:
+    first = values[0]
+    return torch.cat(list(values)) if isinstance(first, Tensor) and first.dim() > 0 else first

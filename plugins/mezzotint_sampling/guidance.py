@@ -1,13 +1,18 @@
-"""Guidance: a guided model is a model, so each kind of it is a patch from denoiser to denoiser."""
+"""Guidance: a guided model is a model, so each kind of it is a patch from denoiser to denoiser.
+
+`mezzotint_sampling.wrapped` has the rules by which they stack.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Conditioning, NoiseLevel, Patch, Prediction
+from mezzotint_sampling.guidance_schedule import GuidanceSchedule, strength
+from mezzotint_sampling.wrapped import Wrapped, finished, unguided
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,71 +27,59 @@ class ClassifierFree(Patch):
     """Classifier-free guidance: scale * conditional + (1 - scale) * negative.
 
     negative: what to move away from. scale: 1 is no guidance. rescale: 0..1, as in `Prediction`.
+    schedule: what of the scale, less 1, holds at each step.
     Source: Ho and Salimans 2022, eq. 6, with scale = 1 + w.
     """
 
     negative: Conditioning
     scale: float
     rescale: float = 0.0
+    schedule: GuidanceSchedule | None = None
 
     @contextmanager
     def apply(self, model: Predictor, ctx: Context) -> Iterator[Predictor]:
-        yield ClassifierFreePredictor(model, self.negative, self.scale, self.rescale)
+        yield ClassifierFreePredictor(model, self.negative, self.scale, self.rescale, self.schedule)
 
 
-class ClassifierFreePredictor:
+class ClassifierFreePredictor(Wrapped):
     """A predictor that evaluates its model with two conditionings and weighs the two outputs."""
 
-    def __init__(self, model: Predictor, negative: Conditioning, scale: float, rescale: float = 0.0) -> None:
-        self.model = model
-        self.schedule = model.schedule
+    def __init__(
+        self,
+        model: Predictor,
+        negative: Conditioning,
+        scale: float,
+        rescale: float = 0.0,
+        strengths: GuidanceSchedule | None = None,
+    ) -> None:
+        super().__init__(model)
         self.negative = negative
         self.scale = scale
         self.rescale = rescale
-
-    def __getattr__(self, name: str) -> Any:
-        # What the model offers beyond the protocol stays in reach of patches that come later.
-        if name == "model":
-            raise AttributeError(name)
-        return getattr(self.model, name)
+        self.strengths = strengths
 
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         """The two outputs, conditional first; at scale 1 only that one is evaluated."""
-        if self.scale == 1:
+        scale = strength(level, self.scale, self.strengths, off=1.0)
+        if scale == 1:
             return self.model.predict(x, level, conditioning)
-        positive, negative = self._both(x, level, conditioning or Conditioning())
-        weights = tuple(w * self.scale for w in positive.weights)
-        weights += tuple(w * (1 - self.scale) for w in negative.weights)
+        asked = (conditioning or Conditioning(), self.negative)
+        positive, negative = (_collapsed(p) for p in self.model.predict_many(x, level, asked))
+        weights = tuple(w * scale for w in positive.weights)
+        weights += tuple(w * (1 - scale) for w in negative.weights)
         outputs = (*positive.outputs, *negative.outputs)
-        return Prediction(outputs, weights, positive.kind, self.rescale)
+        return replace(positive, outputs=outputs, weights=weights, rescale=self.rescale)
 
-    def _both(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning) -> tuple[Prediction, Prediction]:
-        """Predictions for the conditioning and its negative: one evaluation where shapes match."""
-        import torch
-
-        from mezzotint_sampling.conditioning import for_batch, stacked
-
-        batch = x.shape[0]
-        first, second = for_batch(conditioning, batch), for_batch(self.negative, batch)
-        together = stacked(first, second)
-        if together is None:
-            return (
-                _collapsed(self.model.predict(x, level, first)),
-                _collapsed(self.model.predict(x, level, second)),
-            )
-        both = self.model.predict(torch.cat((x, x)), level, together)
-        halves = [torch.split(output, batch) for output in both.outputs]
-        first_half, second_half = (
-            Prediction(tuple(half[i] for half in halves), both.weights, both.kind, both.rescale) for i in range(2)
-        )
-        return _collapsed(first_half), _collapsed(second_half)
+    def unguided(self, level: NoiseLevel) -> Any:
+        """The model's own unguided one, unless its rescaling made one finished output of it all."""
+        collapses = strength(level, self.scale, self.strengths, off=1.0) != 1
+        if collapses and isinstance(self.model, ClassifierFreePredictor) and self.model.rescale:
+            return self.model
+        return unguided(self.model, level)
 
 
 def _collapsed(prediction: Prediction) -> Prediction:
     """One output if the model was guided and rescaled itself: rescaling is not a weighted sum."""
     if prediction.rescale == 0:
         return prediction
-    from mezzotint_kernels import guided
-
-    total = guided(prediction.outputs, prediction.weights, prediction.rescale)
-    return Prediction((total,), (1.0,), prediction.kind)
+    return replace(prediction, outputs=(finished(prediction),), weights=(1.0,), rescale=0.0)

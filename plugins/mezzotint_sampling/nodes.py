@@ -16,7 +16,9 @@ from mezzotint import (
     UserError,
     node,
 )
+from mezzotint_sampling.combined import CombinedConditioning, check_windows
 from mezzotint_sampling.guidance import ClassifierFree
+from mezzotint_sampling.guidance_schedule import GuidanceSchedule
 
 __all__ = ["empty_latents", "guide", "noise", "sigmas"]
 
@@ -118,7 +120,7 @@ def noise(
     correlation: of any two frames that are mixed, or of two neighbours of a progressive clip.
     stream: a name that keeps two sources with one seed apart.
 
-    Source: mixed and progressive, Ge et al. 2023, "Preserve your own correlation", section 3; their
+    Source: mixed and progressive, Ge et al. 2023, "Preserve your own correlation"; their
     alpha is given by correlation = alpha^2 / (1 + alpha^2), for progressive by its square root.
     """
     return Noise(seed=seed, kind=kind, frames=frames, correlation=correlation, stream=stream)
@@ -164,6 +166,7 @@ def empty_latents(
 def guide(
     denoiser: Denoiser,
     negative: Conditioning,
+    schedule: GuidanceSchedule | None = None,
     *,
     scale: Annotated[float, Field(ge=0, le=1000)] = 7.5,
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0,
@@ -172,9 +175,13 @@ def guide(
 
     denoiser: the model to guide.
     negative: what to move away from; the encoding of an empty text is the usual one.
+    schedule: how the scale goes along the run, for guidance in an interval too; null keeps it.
     scale: 1 is no guidance, and skips the evaluation of the negative.
     rescale: how far the result is scaled back to the contrast of the unguided one.
 
+    Raises: UserError: a combined negative without a condition at some time of the run.
     Source: Ho and Salimans 2022, eq. 6; rescale, Lin et al. 2023, section 3.4.
     """
-    return denoiser.patched(ClassifierFree(negative=negative, scale=scale, rescale=rescale))
+    if isinstance(negative, CombinedConditioning):
+        check_windows(negative.parts)
+    return denoiser.patched(ClassifierFree(negative, scale, rescale, schedule))

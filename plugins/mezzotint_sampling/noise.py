@@ -160,7 +160,7 @@ def _frames_related(noise: Noise, shape: Sequence[int], drawn: Callable[[Sequenc
     """Numbers of `shape`, or of one frame if all are to have that one's.
 
     drawn: gives independent numbers of a shape; its second argument asks for the part that frames
-    share. Source of the two mixtures: Ge et al. 2023, "Preserve your own correlation", section 3,
+    share. Source of the two mixtures: Ge et al. 2023, "Preserve your own correlation",
     with alpha^2 / (1 + alpha^2) = correlation in the mixed model, its square in the progressive one.
     A picture is a clip of one frame, and the first frame of every longer one.
     """

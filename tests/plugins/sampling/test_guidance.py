@@ -143,3 +143,13 @@ def test_two_conditionings_of_one_shape_stack() -> None:
 )
 def test_conditionings_that_differ_in_form_do_not_stack(second: Conditioning) -> None:
     assert stacked(context(1), second) is None
+
+
+def test_guided_models_guide_batches_with_a_negative_each(random_model: Any) -> None:
+    model, x = random_model(), normals(1, SHAPE)
+    a, b, c = (context(seed, batch=2) for seed in (1, 2, 3))
+    inner = ClassifierFreePredictor(model, b, 3.0)
+    prediction = ClassifierFreePredictor(inner, c, 2.0).predict(x, LEVEL, a)
+    wanted = 2.0 * (3.0 * alone(model, x, a) - 2.0 * alone(model, x, b))
+    wanted = wanted - (3.0 * alone(model, x, c) - 2.0 * alone(model, x, b))
+    torch.testing.assert_close(prediction.combined(), wanted, rtol=1e-4, atol=1e-5)
