@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write and (options.arch or options.case):
             raise AuditError("--write makes the whole document: leave --arch and --case out")
         version = check_tools()
-        findings = _inspect(cases, archs, options.jobs)
+        findings = _inspect(cases, archs, options)
         if options.json:
             rows = [finding.as_json() for finding in findings]
             print(json.dumps({"triton": version, "results": rows}, indent=1))
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="only say which cases there are")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into docs/kernels.md")
+    parser.add_argument("--cache", metavar="FOLDER", help="keep what is compiled, half a megabyte a kernel")
     parser.add_argument("--jobs", type=_at_least_one, default=os.cpu_count() or 1, help="processes")
     return parser
 
@@ -65,12 +66,12 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-def _inspect(cases: Sequence[Case], archs: Sequence[str], jobs: int) -> list[Finding]:
+def _inspect(cases: Sequence[Case], archs: Sequence[str], options: argparse.Namespace) -> list[Finding]:
     total = sum(case.tile(arch) is not None for case in cases for arch in archs)
     if not total:
         raise AuditError(f"nothing to compile: the table has no tile for these cases on {', '.join(archs)}")
     began, findings = time.perf_counter(), []
-    for finding in inspect_all(cases, archs, jobs):
+    for finding in inspect_all(cases, archs, options.jobs, options.cache):
         findings.append(finding)
         state = "; ".join(finding.problems) or "ok"
         seconds = f"{finding.figures.seconds:.1f} s" if finding.figures else ""

@@ -36,6 +36,7 @@ class Case:
     moved_bytes: from the tile, what the programs ask of the L2 cache in total; None: the fewest.
     eager_bytes: what the reference's separate torch operations move; None: not said.
     ci: compiled in every CI run; one for each op, a small quick one that is still typical.
+    shown: in the document's tables; the others are compiled, checked and counted there.
     architectures: where it is compiled, less those for which the table has no tile.
     options: further compile options ({"waves_per_eu": 2}); not warps, stages, maxnreg or enable_fp_fusion.
     """
@@ -55,6 +56,7 @@ class Case:
     moved_bytes: Callable[[Tile], int] | None = None
     eager_bytes: int | None = None
     ci: bool = False
+    shown: bool = True
     architectures: tuple[str, ...] = ARCHITECTURES
     options: Mapping[str, Any] | None = None
 

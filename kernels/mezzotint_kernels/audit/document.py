@@ -39,7 +39,15 @@ def tables(findings: Sequence[Finding], version: str) -> str:
     parts = [f"Made with Triton {version}. {len(findings)} kernels compiled, {_bad(findings)} with problems."]
     for op in dict.fromkeys(finding.case.op for finding in findings):
         mine = [finding for finding in findings if finding.case.op == op]
-        parts += [f"### {op}", _table(_COMPILED, map(_compiled, mine)), _table(_BYTES, _bytes(mine))]
+        shown = [finding for finding in mine if finding.case.shown]
+        parts += [f"### {op}", _table(_COMPILED, map(_compiled, shown)), _table(_BYTES, _bytes(shown))]
+        if rest := [finding for finding in mine if not finding.case.shown]:
+            most = max(finding.figures.registers for finding in rest if finding.figures)
+            names = len({finding.case.name for finding in rest})
+            parts.append(
+                f"Compiled and checked too: {names} more shapes (odd sizes, masks, float32), {len(rest)} kernels, "
+                f"{_bad(rest)} with problems, at most {most} registers."
+            )
     return "\n\n".join(parts)
 
 

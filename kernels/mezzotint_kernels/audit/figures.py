@@ -23,9 +23,10 @@ _PTX_FMA = re.compile(r"\bfma\.r[nzmp](?:\.ftz)?(?:\.sat)?\.(?:f16|f16x2|bf16|bf
 # `div.full`, what `/` becomes, is wrong in the last two bits; `div.rn` (tl.div_rn) is right.
 _PTX_APPROXIMATE = re.compile(r"\.(?:approx|ftz)\b|\bdiv\.full\b")
 _AMD_FMA = re.compile(r"^\s+v_(?:pk_)?(?:fma|fmac|mad|mac)(?:ak|mk)?_f(?:16|32|64)\w*", re.MULTILINE)
-# A correctly rounded square root is refined by two of them, a division by five. Looser ones are LLVM's own
-# calls, and are counted apart.
+# A correctly rounded root is v_sqrt refined by two of them, or v_rsq by five where the input is known to be no
+# denormal; a division has five. Looser ones are calls in LLVM's own code, and are counted there.
 _AMD_ROOT = re.compile(r"^\s+v_sqrt_f32\w*", re.MULTILINE)
+_AMD_NORMAL_ROOT = re.compile(r"^\s+v_rsq_f32\w*", re.MULTILINE)
 _AMD_DIVISION = re.compile(r"^\s+v_div_fixup_f32\w*", re.MULTILINE)
 _LLVM_APPROXIMATE = re.compile(
     r"call\b[^@\n]*@(?:llvm\.(?:exp|log|sin|cos|pow|amdgcn\.(?:rcp|rsq|sqrt|exp|log|sin|cos|fdiv\.fast))|__ocml_)"
@@ -125,8 +126,8 @@ def _amd(kernel: CompiledKernel, tile: Tile, arch: str, seconds: float) -> Figur
     registers, accumulators = _stated(text, "vgpr_count"), _stated(text, "agpr_count")
     # gfx90a and later draw both from one file; vgpr_count is then already the sum.
     resident = blocks_resident(arch, registers, kernel.metadata.shared, tile.warps)
-    inside = 2 * len(_AMD_ROOT.findall(text)) + 5 * len(_AMD_DIVISION.findall(text))
-    fused = len(_AMD_FMA.findall(text)) - inside
+    roots = 2 * len(_AMD_ROOT.findall(text)) + 5 * len(_AMD_NORMAL_ROOT.findall(text))
+    fused = len(_AMD_FMA.findall(text)) - roots - 5 * len(_AMD_DIVISION.findall(text))
     return Figures(
         registers=registers,
         accumulators=accumulators,

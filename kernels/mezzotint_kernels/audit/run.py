@@ -1,4 +1,4 @@
-"""Inspect many cases, in as many processes as are asked for, each with a cache of its own that is then removed."""
+"""Inspect many cases, in as many processes as are asked for; Triton's cache is then removed."""
 
 from __future__ import annotations
 
@@ -50,11 +50,10 @@ class Finding:
 
 
 @contextmanager
-def own_cache() -> Iterator[None]:
-    """Triton's cache in a folder that goes away; no line numbers, since paths would change the bytes."""
-    wanted = {"TRITON_DISABLE_LINE_INFO": "1"}
+def own_cache(kept: str | None = None) -> Iterator[None]:
+    """Triton's cache in `kept`, or in a folder that goes away; no line numbers: paths would change the bytes."""
     with tempfile.TemporaryDirectory(prefix="mezzotint-audit-") as folder:
-        wanted["TRITON_CACHE_DIR"] = folder
+        wanted = {"TRITON_DISABLE_LINE_INFO": "1", "TRITON_CACHE_DIR": kept or folder}
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
         try:
@@ -67,9 +66,12 @@ def own_cache() -> Iterator[None]:
                     os.environ[name] = value
 
 
-def look_at(case: Case, arch: str) -> Finding:
-    """Inspect one case here. What goes wrong with it is in the finding."""
-    with own_cache():
+def look_at(case: Case, arch: str, cache: str | None = None) -> Finding:
+    """Inspect one case here. What goes wrong with it is in the finding.
+
+    cache: a folder for Triton's cache that stays, so that a second look is quick.
+    """
+    with own_cache(cache):
         try:
             figures = inspect_case(case, arch)
         except (AuditError, UnreadableError) as error:
@@ -77,17 +79,19 @@ def look_at(case: Case, arch: str) -> Finding:
     return Finding(case, arch, figures, problems(case, arch, figures))
 
 
-def inspect_all(cases: Sequence[Case], archs: Sequence[str], jobs: int) -> Iterator[Finding]:
+def inspect_all(
+    cases: Sequence[Case], archs: Sequence[str], jobs: int, cache: str | None = None
+) -> Iterator[Finding]:
     """Findings as they come, for each case and architecture that has a tile."""
     pairs = [(case, arch) for case in cases for arch in archs if case.tile(arch) is not None]
     if jobs <= 1 or len(pairs) == 1:
-        yield from (look_at(case, arch) for case, arch in pairs)
+        yield from (look_at(case, arch, cache) for case, arch in pairs)
         return
     by_name = {case.name: case for case in cases}
     # Spawned: a fork of a process with LLVM's and torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(pairs)), mp_context=context) as pool:
-        waiting = [pool.submit(_by_name, case.name, arch) for case, arch in pairs]
+        waiting = [pool.submit(_by_name, case.name, arch, cache) for case, arch in pairs]
         try:
             for done in as_completed(waiting):
                 name, arch, figures, found = done.result()
@@ -97,8 +101,8 @@ def inspect_all(cases: Sequence[Case], archs: Sequence[str], jobs: int) -> Itera
             raise
 
 
-def _by_name(name: str, arch: str) -> tuple[str, str, Figures | None, list[str]]:
+def _by_name(name: str, arch: str, cache: str | None) -> tuple[str, str, Figures | None, list[str]]:
     """In a worker, which cannot be sent a case: it holds functions."""
     (case,) = (case for case in all_cases() if case.name == name)
-    found = look_at(case, arch)
+    found = look_at(case, arch, cache)
     return name, arch, found.figures, found.problems
