@@ -79,35 +79,41 @@ def _fwd_kernel(
     """
     blocks = tl.cdiv(N, BM)
     program = tl.program_id(0)
-    b = program // blocks // H
+    b = (program // blocks // H).to(tl.int64)
     h = ((program // blocks) % H).to(tl.int64)
     o_m = (program % blocks) * BM + tl.arange(0, BM)
     m_m = o_m < N
     o_d1 = tl.arange(0, D1)
-    p_qb = p_q + (b.to(tl.int64) * stride_qb + h * stride_qh) * VEC
-    b_q1 = load_rows(p_qb, o_m, m_m, stride_qn, o_d1, D, VEC, EVEN_M, D1 <= D)
+    # All that is known before the loop goes into the pointers, so that few numbers have to be kept through it.
+    p_q += (b * stride_qb + h * stride_qh) * VEC
+    p_k += h * stride_kh * VEC
+    p_v += h * stride_vh * VEC
+    p_out += (b * stride_ob + h * stride_oh) * VEC
+    p_table += b * SLOTS
+    if p_log_weight is not None:
+        p_log_weight += b * SLOTS
+    b_q1 = load_rows(p_q, o_m, m_m, stride_qn, o_d1, D, VEC, EVEN_M, D1 <= D)
     b_a1 = tl.zeros([BM, D1], tl.float32)
     b_q2 = b_q1
     b_a2 = b_a1
     if D2 > 0:
-        b_q2 = load_rows(p_qb, o_m, m_m, stride_qn, D1 + tl.arange(0, D2), D, VEC, EVEN_M, D1 + D2 == D)
+        b_q2 = load_rows(p_q, o_m, m_m, stride_qn, D1 + tl.arange(0, D2), D, VEC, EVEN_M, D1 + D2 == D)
         b_a2 = tl.zeros([BM, D2], tl.float32)
     b_max = tl.full([BM], -float("inf"), tl.float32)
     b_sum = tl.zeros([BM], tl.float32)
     for slot in range(0, SLOTS):
         log_weight = 0.0
         if p_log_weight is not None:
-            log_weight = tl.load(p_log_weight + b * SLOTS + slot)
-        row, log_weight, counts = safe_row(tl.load(p_table + b * SLOTS + slot), ROWS, log_weight)
+            log_weight = tl.load(p_log_weight + slot)
+        row, log_weight, counts = safe_row(tl.load(p_table + slot), ROWS, log_weight)
         b_a1, b_a2, b_max, b_sum = attend(
             b_q1, b_q2, b_a1, b_a2, b_max, b_sum,
-            p_k + (row * stride_kr + h * stride_kh) * VEC, p_v + (row * stride_vr + h * stride_vh) * VEC,
-            stride_kn, stride_vn, tl.where(counts, M, 0), scale * LOG2E, log_weight * LOG2E,
+            p_k + row * stride_kr * VEC, p_v + row * stride_vr * VEC, stride_kn, stride_vn,
+            tl.where(counts, M, 0), scale * LOG2E, log_weight * LOG2E,
             D, D1, D2, BN, VEC, EVEN_N, PRECISION,
         )  # fmt: skip
     # No key at all: the sum and the accumulators are zero, and so is the result.
     b_scale = 1.0 / tl.where(b_sum == 0.0, 1.0, b_sum)
-    p_ob = p_out + (b.to(tl.int64) * stride_ob + h * stride_oh) * VEC
-    store_rows(p_ob, o_m, m_m, stride_on, o_d1, b_a1 * b_scale[:, None], D, VEC)
+    store_rows(p_out, o_m, m_m, stride_on, o_d1, b_a1 * b_scale[:, None], D, VEC)
     if D2 > 0:
-        store_rows(p_ob, o_m, m_m, stride_on, D1 + tl.arange(0, D2), b_a2 * b_scale[:, None], D, VEC)
+        store_rows(p_out, o_m, m_m, stride_on, D1 + tl.arange(0, D2), b_a2 * b_scale[:, None], D, VEC)

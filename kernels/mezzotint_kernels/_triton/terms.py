@@ -27,22 +27,35 @@ def _fwd_kernel(
     """
     blocks = tl.cdiv(N, BM)
     program = tl.program_id(0)
-    b = program // blocks // H
+    b = (program // blocks // H).to(tl.int64)
     h = ((program // blocks) % H).to(tl.int64)
     o_m = (program % blocks) * BM + tl.arange(0, BM)
     m_m = o_m < N
     o_d1 = tl.arange(0, D1)
+    # All that is known before the loops goes into the pointers, so that few numbers have to be kept through them.
+    p_q += h * stride_qh * VEC
+    p_k += h * stride_kh * VEC
+    p_v += h * stride_vh * VEC
+    p_out += (b * stride_ob + h * stride_oh) * VEC
+    p_q_rows += b * TERMS
+    p_k_table += b * TERMS * SLOTS
+    p_v_table += b * TERMS * SLOTS
+    if p_weights is not None:
+        p_weights += b * TERMS
+    if p_log_weight is not None:
+        p_log_weight += b * TERMS * SLOTS
+    if p_masks is not None:
+        p_masks += b * stride_mb
     b_t1 = tl.zeros([BM, D1], tl.float32)
     b_t2 = b_t1
     if D2 > 0:
         b_t2 = tl.zeros([BM, D2], tl.float32)
     for term in range(0, TERMS):
-        at = b * TERMS + term
         weight = 1.0
         if p_weights is not None:
-            weight = tl.load(p_weights + at)
-        q_row, q_nan, q_counts = safe_row(tl.load(p_q_rows + at), Q_ROWS, 0.0)
-        p_qb = p_q + (q_row * stride_qb + h * stride_qh) * VEC
+            weight = tl.load(p_weights + term)
+        q_row, q_nan, q_counts = safe_row(tl.load(p_q_rows + term), Q_ROWS, 0.0)
+        p_qb = p_q + q_row * stride_qb * VEC
         b_q1 = load_rows(p_qb, o_m, m_m, stride_qn, o_d1, D, VEC, EVEN_M, D1 <= D)
         b_a1 = tl.zeros([BM, D1], tl.float32)
         b_q2 = b_q1
@@ -53,11 +66,12 @@ def _fwd_kernel(
         b_max = tl.full([BM], -float("inf"), tl.float32)
         b_sum = tl.zeros([BM], tl.float32)
         for slot in range(0, SLOTS):
+            at = term * SLOTS + slot
             log_weight = q_nan
             if p_log_weight is not None:
-                log_weight += tl.load(p_log_weight + at * SLOTS + slot)
-            k_row, log_weight, counts = safe_row(tl.load(p_k_table + at * SLOTS + slot), K_ROWS, log_weight)
-            v_row, log_weight, v_counts = safe_row(tl.load(p_v_table + at * SLOTS + slot), V_ROWS, log_weight)
+                log_weight += tl.load(p_log_weight + at)
+            k_row, log_weight, counts = safe_row(tl.load(p_k_table + at), K_ROWS, log_weight)
+            v_row, log_weight, v_counts = safe_row(tl.load(p_v_table + at), V_ROWS, log_weight)
             keys = M
             if p_lengths is not None:
                 keys = tl.load(p_lengths + k_row).to(tl.int32)
@@ -66,18 +80,16 @@ def _fwd_kernel(
                 keys = tl.where(wrong, M, keys)
             b_a1, b_a2, b_max, b_sum = attend(
                 b_q1, b_q2, b_a1, b_a2, b_max, b_sum,
-                p_k + (k_row * stride_kr + h * stride_kh) * VEC, p_v + (v_row * stride_vr + h * stride_vh) * VEC,
-                stride_kn, stride_vn, tl.where(q_counts & counts & v_counts, keys, 0),
+                p_k + k_row * stride_kr * VEC, p_v + v_row * stride_vr * VEC, stride_kn, stride_vn,
+                tl.where(q_counts & counts & v_counts, keys, 0),
                 scale * LOG2E, log_weight * LOG2E, D, D1, D2, BN, VEC, EVEN_N, PRECISION,
             )  # fmt: skip
         b_scale = weight / tl.where(b_sum == 0.0, 1.0, b_sum)
         if p_masks is not None:
-            p_mask = p_masks + b.to(tl.int64) * stride_mb + tl.cast(term, tl.int64) * stride_mt
-            b_scale *= tl.load(p_mask + o_m, mask=m_m, other=0.0)
+            b_scale *= tl.load(p_masks + tl.cast(term, tl.int64) * stride_mt + o_m, mask=m_m, other=0.0)
         b_t1 += b_a1 * b_scale[:, None]
         if D2 > 0:
             b_t2 += b_a2 * b_scale[:, None]
-    p_ob = p_out + (b.to(tl.int64) * stride_ob + h * stride_oh) * VEC
-    store_rows(p_ob, o_m, m_m, stride_on, o_d1, b_t1, D, VEC)
+    store_rows(p_out, o_m, m_m, stride_on, o_d1, b_t1, D, VEC)
     if D2 > 0:
-        store_rows(p_ob, o_m, m_m, stride_on, D1 + tl.arange(0, D2), b_t2, D, VEC)
+        store_rows(p_out, o_m, m_m, stride_on, D1 + tl.arange(0, D2), b_t2, D, VEC)
