@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import Call, launch_backward, launch_forward
+from mezzotint_kernels.attention_launch import Call, kernel_name, launch_backward, launch_forward
 from mezzotint_kernels.dispatch import choose
 from mezzotint_kernels.registration import register
 
@@ -55,9 +55,11 @@ def attention(
     """
     factor = _check(q, k, v, bias, key_bias, scale)
     plain = bias is None and key_bias is None
-    choice = choose(
-        "attention", q, head_dim=q.shape[3], plain=plain, obstacle=None if plain else _obstacle(bias, key_bias)
-    )
+    if plain:
+        choice = choose("attention", q, head_dim=q.shape[3], plain=True)
+    else:
+        name, obstacle = kernel_name("forward", bias), _obstacle(bias, key_bias)
+        choice = choose("attention", q, head_dim=q.shape[3], kernel=name, obstacle=obstacle)
     if choice.backend == "torch":
         mask = None if plain else _mask(q, bias, key_bias)
         return F.scaled_dot_product_attention(q, k, v, mask, scale=factor)
@@ -101,15 +103,8 @@ def _check(
 ) -> float:
     """The scale. Runs at every call: the common case is a few comparisons."""
     shape, keys = q.shape, k.shape
-    fits = (
-        len(shape) == 4
-        and len(keys) == 4
-        and keys == v.shape
-        and shape[:2] == keys[:2]
-        and shape[3] == keys[3]
-        and 0 not in shape
-        and keys[2] != 0
-    )
+    fits = len(shape) == 4 and len(keys) == 4 and keys == v.shape and 0 not in shape and keys[2] != 0
+    fits = fits and shape[0] == keys[0] and shape[1] == keys[1] and shape[3] == keys[3]
     if not fits:
         raise ValueError(
             f"q, k, v of shapes {tuple(shape)}, {tuple(keys)}, {tuple(v.shape)}; wanted [B, H, M, D], "
@@ -177,7 +172,7 @@ def _mask(q: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor | N
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    choice = choose("attention", q, head_dim=q.shape[3])
+    choice = choose("attention_with_lse", q, head_dim=q.shape[3])
     if choice.backend == "torch":
         return _forward_reference(q, k, v, bias, key_bias, scale)
     return launch_forward(Call(q, k, v, bias, key_bias, scale), choice.tile)
@@ -202,8 +197,8 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-    kv = choose("attention", q, head_dim=q.shape[3], kernel="attention_backward_kv")
-    dq = choose("attention", q, head_dim=q.shape[3], kernel="attention_backward_q")
+    kv = choose("attention_with_lse", q, head_dim=q.shape[3], kernel="attention_backward_kv")
+    dq = choose("attention_with_lse", q, head_dim=q.shape[3], kernel="attention_backward_q")
     if kv.backend == "torch" or dq.backend == "torch":
         return _backward_reference(grad, q, k, v, out, lse, bias, key_bias, scale)
     return launch_backward(grad, Call(q, k, v, bias, key_bias, scale), out, lse, kv.tile, dq.tile)

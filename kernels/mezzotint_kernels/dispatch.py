@@ -79,6 +79,7 @@ _ONE_PASS = "one pass over the activations; torch makes several"
 
 OPS: dict[str, Rule] = {
     "attention": Rule("attention_forward", torch_why=_UNTIMED),
+    "attention_with_lse": Rule("attention_forward", "the log-sum-exp, for which torch must hold all scores"),
     "attention_indexed": Rule("attention_indexed", "reads keys and values by the table, where torch copies them"),
     "attention_terms": Rule("attention_terms", "all terms in one pass, where torch makes one for each"),
     "temporal_attention": Rule("temporal", "reads [B, F, P, H, D] as it lies, where torch permutes copies"),

@@ -59,8 +59,8 @@ def _caller(overload: Callable[..., Any]) -> Callable[..., Any]:
     """The op, entered below autograd where nothing is to be differentiated: half of the overhead is there."""
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or _wants_gradient(args):
-            return overload(*args)
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or _wants_gradient(args):
+            return overload(*args)  # inference mode leaves autograd out by itself
         with torch._C._AutoDispatchBelowAutograd():
             return overload(*args)
 
