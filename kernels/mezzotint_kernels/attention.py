@@ -172,7 +172,7 @@ def _mask(q: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor | N
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    choice = choose("attention_with_lse", q, head_dim=q.shape[3])
+    choice = choose("attention_with_lse", q, head_dim=q.shape[3], kernel=kernel_name("forward", bias))
     if choice.backend == "torch":
         return _forward_reference(q, k, v, bias, key_bias, scale)
     return launch_forward(Call(q, k, v, bias, key_bias, scale), choice.tile)
@@ -197,8 +197,10 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-    kv = choose("attention_with_lse", q, head_dim=q.shape[3], kernel="attention_backward_kv")
-    dq = choose("attention_with_lse", q, head_dim=q.shape[3], kernel="attention_backward_q")
+    kv, dq = (
+        choose("attention_with_lse", q, head_dim=q.shape[3], kernel=kernel_name(part, bias))
+        for part in ("backward_kv", "backward_q")
+    )
     if kv.backend == "torch" or dq.backend == "torch":
         return _backward_reference(grad, q, k, v, out, lse, bias, key_bias, scale)
     return launch_backward(grad, Call(q, k, v, bias, key_bias, scale), out, lse, kv.tile, dq.tile)

@@ -20,6 +20,7 @@ __all__ = [
     "delta_arguments",
     "forward_arguments",
     "head_split",
+    "kernel_name",
     "kv_arguments",
     "launch_backward",
     "launch_forward",
@@ -139,6 +140,14 @@ def q_arguments(
     return found | _strides("grad_b grad_h grad_m", grad) | _strides("dq_b dq_h dq_m", dq)
 
 
+def kernel_name(part: str, bias: Tensor | None) -> str:
+    """Of a kernel ("forward", "backward_kv", "backward_q") in the table of tiles.
+
+    A bias of its own for each query needs registers, so it has rows of its own.
+    """
+    return f"attention_{part}.bias" if bias is not None and _varies_by_query(bias) else f"attention_{part}"
+
+
 def head_split(size: int) -> tuple[int, int]:
     """(D1, D2), powers of two of at least 16 (D2 may be 0), with D1 + D2 >= size: 80 = 64 + 16, 64 = 64 + 0."""
     whole = max(16, 1 << (size - 1).bit_length())
@@ -189,7 +198,7 @@ def _bias_arguments(q: Tensor, keys: int, bias: Tensor | None, key_bias: Tensor 
         bias = bias[(None,) * (4 - bias.dim())]
     if key_bias is not None and key_bias.dim() == 2:
         key_bias = key_bias[:, None]
-    if bias is not None and (bias.shape[2] == 1 or bias.stride(2) == 0):
+    if bias is not None and not _varies_by_query(bias):
         row = bias[:, :, 0].float().expand(-1, -1, keys)
         bias, key_bias = None, row if key_bias is None else row + key_bias.float()
     # Tensors and numbers that a kernel without the bias does not look at.
@@ -207,6 +216,10 @@ def _bias_arguments(q: Tensor, keys: int, bias: Tensor | None, key_bias: Tensor 
         strides = key_bias.expand(*q.shape[:2], keys).stride()
         found |= {"p_key_bias": key_bias, "key_bias_b": strides[0], "key_bias_h": strides[1]}
     return found | {"HAS_BIAS": bias is not None, "HAS_KEY_BIAS": key_bias is not None}
+
+
+def _varies_by_query(bias: Tensor) -> bool:
+    return bias.dim() > 1 and bias.shape[-2] > 1 and bias.stride(-2) != 0
 
 
 def _padded(bias: Tensor, keys: int) -> Tensor:

@@ -15,6 +15,7 @@ from mezzotint_kernels.attention_launch import (
     delta_arguments,
     forward_arguments,
     head_split,
+    kernel_name,
     kv_arguments,
     q_arguments,
 )
@@ -29,6 +30,7 @@ _FILES = {
     "backward_kv": "mezzotint_kernels._triton.attention_backward:_bwd_kv_kernel",
     "backward_q": "mezzotint_kernels._triton.attention_backward:_bwd_q_kernel",
 }
+_TRAINED = ("forward", "backward_kv", "backward_q")
 _PRODUCTS = {"forward": 2, "delta": 0, "backward_kv": 4, "backward_q": 3}
 """Products of the size of queries times keys times head size."""
 
@@ -90,33 +92,30 @@ _SIZES = {40: 8, 64: 10, 80: 8, 128: 24, 160: 8}
 """Head sizes, and how many heads models have of them."""
 
 
+_MASKED = [Shape("masked", 2, heads, 1000, 77, size, bias="key bias") for size, heads in _SIZES.items()]
+_CI = (("forward", _SD15[3]), ("backward_q", _MASKED[0]))
+
+
 def cases() -> list[Case]:
     """Each row of the table of tiles at even and odd sizes, and with each kind of bias."""
     plain = (*_SD15, *_SDXL, *_OTHER)
-    biased = [
-        Shape("masked", 2, heads, 1000, 77, size, bias=bias)
-        for size, heads in _SIZES.items()
-        for bias in ("bias", "key bias")
-    ]
-    exact = [
-        Shape("exact", 2, heads, rows, keys, size, torch.float32)
-        for size, heads in _SIZES.items()
-        for rows, keys in ((1024, 1024), (1000, 77))
-    ]
     training = [Shape("training", 2, heads, 1024, 1024, size) for size, heads in _SIZES.items()]
-    training += [Shape("training", 2, heads, 1000, 77, size, bias="key bias") for size, heads in _SIZES.items()]
-    found = [_case("forward", shape) for shape in (*plain, *biased, *exact)]
-    for part in ("backward_kv", "backward_q"):
-        found += [_case(part, shape) for shape in (*training, *biased[::2], *exact)]
-    return found + [_case("delta", shape) for shape in (training[0], training[-1], exact[1])]
+    found = [_case("forward", shape) for shape in (*plain, *_MASKED)]
+    found += [_case(part, shape) for part in _TRAINED[1:] for shape in (*training, *_MASKED)]
+    for size, heads in _SIZES.items():
+        for rows, keys in ((1024, 1024), (1000, 77)):
+            exact = Shape("exact", 2, heads, rows, keys, size, torch.float32)
+            biased = Shape("masked", 2, heads, rows, keys, size, bias="bias")
+            found += [_case(part, shape) for part in _TRAINED for shape in (exact, biased)]
+    return found + [_case("delta", shape) for shape in (training[0], _MASKED[-1])]
 
 
 def _case(part: str, shape: Shape) -> Case:
-    exact = ".fp32" if shape.dtype == torch.float32 else ""
+    name = kernel_name("backward_q" if part == "delta" else part, shape.call().bias)
     return Case(
         op="attention" if part == "forward" else "attention_backward",
         label=shape.label if part == "forward" else f"{part.removeprefix('backward_')}, {shape.label}",
-        kernel=f"attention_{'backward_q' if part == 'delta' else part}{exact}",
+        kernel=f"{name}.fp32" if shape.dtype == torch.float32 else name,
         head_dim=shape.size,
         function=_FILES[part],
         arguments=partial(_arguments, part, shape),
@@ -127,9 +126,7 @@ def _case(part: str, shape: Shape) -> Case:
         fewest_bytes=_fewest_bytes(part, shape),
         moved_bytes=partial(_moved_bytes, part, shape),
         eager_bytes=_eager_bytes(shape) if part == "forward" else None,
-        ci=shape == _SD15[3]
-        if part == "forward"
-        else part == "backward_q" and shape.what == "training" and shape.size == 40 and shape.keys == 77,
+        ci=(part, shape) in _CI,
     )
 
 
