@@ -6,25 +6,46 @@ guidance, noise, clipping, the known region, and events.
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mezzotint import NoiseLevel, Sigmas, UserError
 from mezzotint_kernels import Coefficients, StepResult, noise_step
-from mezzotint_sampling.samplers import SAMPLERS, Sampler, State, evaluation_count
+from mezzotint_sampling.options import checked_options
+from mezzotint_sampling.path import quotient
+from mezzotint_sampling.protocol import Sampler, State, evaluation_count
+from mezzotint_sampling.samplers import SAMPLERS
+from mezzotint_sampling.schedule import level_of
+from mezzotint_sampling.variance import learned_noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mezzotint import Conditioning, Predictor
+    from mezzotint_kernels import Draw
     from mezzotint_sampling.noise import Numbers
 
-__all__ = ["Region", "clean_row", "levels_of", "run", "sampler_named"]
+__all__ = [
+    "KINDS",
+    "Region",
+    "check_kind",
+    "check_levels",
+    "clean_row",
+    "levels_of",
+    "prepared",
+    "run",
+    "sampler_named",
+]
+
+KINDS = ("eps", "v", "x0", "flow")
+"""What models predict; `clean_row` says how the clean picture follows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +72,8 @@ def run(
     region: Region | None = None,
     clip: float | None = None,
     hooks: Any = None,
-    **options: float,
+    name: str | None = None,
+    **options: Any,
 ) -> Tensor:
     """Take x from the first level of `sigmas` to the last one, and give it back.
 
@@ -61,16 +83,18 @@ def run(
     on_state: called with each new state and the number of evaluations in the whole run.
     clip: bounds the clean picture to -clip..clip, for models of pixels.
     hooks: `before_step` and `after_step` are called on it.
+    name: of the sampler in messages; its own unless given.
     options: the sampler's own, such as eta.
-    Raises: UserError: unknown sampler or option, or a model and levels that do not go together.
+    Raises: UserError: unknown sampler or option, levels that the sampler cannot take, a model and
+        levels that do not go together, or a model whose answer is not finite.
     """
     generator = sampler_named(sampler) if isinstance(sampler, str) else sampler
-    name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", str(sampler))
-    _check_options(name, generator, options)
-    levels = levels_of(sigmas)
-    total = evaluation_count(generator, len(levels) - 1)
+    name = name or (sampler if isinstance(sampler, str) else getattr(sampler, "__name__", str(sampler)))
+    levels, options = prepared(name, generator, sigmas, options, predictor.schedule.prediction)
+    total = evaluation_count(generator, levels, **options)
     now = state if state is not None else State(0, x)
-    advance = _Advance(predictor, conditioning, noise, region, clip, hooks, now.step, total)
+    check = partial(check_kind, name, generator)
+    advance = _Advance(predictor, conditioning, noise, region, clip, hooks, check, now.step, total)
     for following in generator(advance, levels, now, **options):
         now = following
         if now.step != advance.done:
@@ -78,6 +102,20 @@ def run(
         if on_state is not None:
             on_state(now, total)
     return now.x
+
+
+def prepared(
+    name: str, sampler: Sampler, sigmas: Sigmas, options: Mapping[str, Any], kind: str
+) -> tuple[tuple[NoiseLevel, ...], dict[str, Any]]:
+    """The levels and options of a run, checked without a model: all of this fits the sampler.
+
+    kind: what the model says that it predicts.
+    Raises: UserError: as `run` does.
+    """
+    levels = levels_of(sigmas)
+    check_levels(name, sampler, levels)
+    check_kind(name, sampler, kind)
+    return levels, checked_options(name, sampler, options)
 
 
 def levels_of(sigmas: Sigmas) -> tuple[NoiseLevel, ...]:
@@ -109,7 +147,36 @@ def clean_row(kind: str, level: NoiseLevel) -> tuple[float, float]:
         return 1 / (alpha + sigma), -sigma / (alpha + sigma)
     if kind == "x0":
         return 0.0, 1.0
-    raise UserError(f"unknown kind of prediction {kind!r}; known: eps, v, x0, flow")
+    raise UserError(f"unknown kind of prediction {kind!r}; known: {', '.join(KINDS)}")
+
+
+def check_levels(name: str, sampler: Sampler, levels: tuple[NoiseLevel, ...]) -> None:
+    """Raises: UserError: levels that are not noise levels, or do not go the sampler's way."""
+    for level in levels:
+        numbers = (level.alpha, level.sigma, level.time)
+        if not all(math.isfinite(n) for n in numbers) or level.alpha < 0 or level.sigma < 0:
+            raise UserError(
+                f"noise level {level.step} must have a finite alpha and sigma of at least 0 and a "
+                f"finite time; got {numbers}"
+            )
+    up = getattr(sampler, "rising", False)
+    for here, there in pairwise(levels):
+        low, high = (here, there) if up else (there, here)
+        if low.alpha == 0 or high.sigma == 0 or quotient(high, low) >= 1:
+            raise UserError(
+                f"sampler {name!r} needs sigmas that {'rise' if up else 'fall'} at every step; step "
+                f"{there.step} goes from (alpha {here.alpha:.6g}, sigma {here.sigma:.6g}) to "
+                f"(alpha {there.alpha:.6g}, sigma {there.sigma:.6g})"
+            )
+
+
+def check_kind(name: str, sampler: Sampler, kind: str) -> None:
+    """Raises: UserError: a kind of prediction that nobody knows, or that the sampler does not take."""
+    known = getattr(sampler, "kinds", KINDS)
+    if kind not in known:
+        raise UserError(
+            f"sampler {name!r} does not know models that predict {kind!r}; it takes: {', '.join(known)}"
+        )
 
 
 def sampler_named(name: str, others: Mapping[str, Sampler] | None = None) -> Sampler:
@@ -137,6 +204,7 @@ class _Advance:
         region: Region | None,
         clip: float | None,
         hooks: Any,
+        check_kind: Callable[[str], None],
         done: int,
         total: int,
     ) -> None:
@@ -146,6 +214,7 @@ class _Advance:
         self.region = region
         self.clip = clip
         self.hooks = hooks
+        self.check_kind = check_kind
         self.done = done
         self.total = total
 
@@ -156,11 +225,18 @@ class _Advance:
         there: NoiseLevel,
         row: Coefficients,
         history: tuple[Tensor, ...] = (),
+        *,
+        since: NoiseLevel | None = None,
+        spread: tuple[float, float] | None = None,
     ) -> StepResult:
         if self.hooks is not None:
             self.hooks.before_step(step=self.done, steps=self.total, x=x, level=here)
         with torch.no_grad():
             prediction = self.predictor.predict(x, here, self.conditioning)
+            self.check_kind(prediction.kind)
+            noise = self._noise(row, since or here, there)
+            if spread is not None and noise is not None:
+                noise = learned_noise(noise, prediction, x, spread)
             result = noise_step(
                 x,
                 prediction.outputs,
@@ -168,13 +244,37 @@ class _Advance:
                 weights=prediction.weights,
                 rescale=prediction.rescale,
                 history=history,
-                noise=self.noise.at(self.done + 1) if row.cz else None,
+                noise=noise,
                 **self._known(there),
             )
+        self._check_finite(result.x0, here)
         if self.hooks is not None:
             self.hooks.after_step(step=self.done, steps=self.total, x=result.x, x0=result.x0)
         self.done += 1
         return result
+
+    def level(self, ratio: float, here: NoiseLevel) -> NoiseLevel:
+        found = level_of(self.predictor.schedule, ratio)
+        return replace(here, alpha=found.alpha, sigma=found.sigma, time=found.time)
+
+    def _noise(self, row: Coefficients, since: NoiseLevel, there: NoiseLevel) -> Tensor | Draw | None:
+        """The numbers for the noise of a row; none if it has none.
+
+        A path of noise leads down: a way up (a restart) has numbers of its own each time.
+        """
+        if not row.cz:
+            return None
+        if there.alpha == 0 or quotient(since, there) >= 1:
+            return self.noise.at(self.done + 1)
+        return self.noise.between(self.done + 1, since, there)
+
+    def _check_finite(self, x0: Tensor, here: NoiseLevel) -> None:
+        if not torch.isfinite(x0).all():
+            raise UserError(
+                f"the denoiser gave NaN or infinity at evaluation {self.done + 1} of {self.total} "
+                f"(alpha {here.alpha:.4g}, sigma {here.sigma:.4g}, time {here.time:g}); a dtype with too "
+                "small a range (float16) or damaged weights are the usual causes"
+            )
 
     def _completed(self, row: Coefficients, kind: str, here: NoiseLevel, there: NoiseLevel) -> Coefficients:
         """The sampler's row with what does not depend on the sampler."""
@@ -192,12 +292,3 @@ class _Advance:
             "known": self.region.known,
             "known_noise": numbers,
         }
-
-
-def _check_options(name: str, sampler: Sampler, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(sampler).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            has = f"its options: {', '.join(known)}" if known else "it has no options"
-            raise UserError(f"sampler {name!r} has no option {option!r}; {has}")

@@ -1,4 +1,4 @@
-"""The node that samples."""
+"""The nodes that run a sampler: down to a picture, and up from one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ from mezzotint import (
     Noise,
     Registered,
     Sigmas,
+    UserError,
     node,
 )
 
 if TYPE_CHECKING:
-    from mezzotint_sampling.samplers import State
+    from torch import Tensor
 
-__all__ = ["sample"]
+    from mezzotint_sampling.protocol import State
 
-_SAMPLERS = ("dpmpp_2m", "euler", "euler_ancestral", "heun", "ddim", "ddpm")
+__all__ = ["invert", "sample"]
+
+_SAMPLERS = (
+    "dpmpp_2m", "euler", "euler_ancestral", "heun", "ddim", "ddpm", "lcm", "dpm_2", "dpm_2_ancestral", "lms",
+    "dpmpp_2s", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde", "unipc", "deis",
+    "ipndm", "restart",
+)  # fmt: skip
 
 
 @node("sampling.sample", version=1, device=True)
@@ -36,6 +43,8 @@ def sample(
     *,
     sampler: Annotated[str, Field(examples=list(_SAMPLERS)), Registered("samplers")] = "dpmpp_2m",
     eta: Annotated[float, Field(ge=0)] | None = None,
+    options: dict[str, Any] | None = None,
+    add_noise: bool = True,
     clip: Annotated[float, Field(gt=0)] | None = None,
 ) -> Latents:
     """Sample latents: from noise, or from given latents noised to the first level.
@@ -46,45 +55,130 @@ def sample(
         level's alpha. Where their mask is 0 they come back exactly as they were (inpainting).
     sigmas: the levels to visit, noisiest first.
     noise: where the start and the sampler's own noise come from.
-    sampler: ddpm, ddim, euler, euler_ancestral, heun, dpmpp_2m, or one that a plugin registers.
-    eta: how random ddim (0 unless given) and euler_ancestral (1) are.
+    sampler: one of the bundled ones (docs/sampling.md compares them), or one that a plugin registers.
+    eta: how random the sampler is, for those that have a say: ddim (0 unless given), and the ancestral
+        and sde ones (1).
+    options: the sampler's other options by name, such as {"order": 3}; a wrong name is answered with
+        those that it has.
+    add_noise: false takes the latents as they are, at the first level's noise already: from
+        `sampling.invert`, or from an earlier run that ended there. Nothing is kept of a mask then.
     clip: bounds the clean picture to -clip..clip at every step, for models of pixels.
 
     The result is float32. The run is saved after every step and goes on from there, bit for bit.
-    Raises: UserError: latents, conditioning or levels that do not fit the denoiser.
+    Raises: UserError: latents, conditioning, levels or options that do not fit denoiser and sampler,
+        or a denoiser that gives NaN.
     """
-    from mezzotint_sampling.checks import check_inputs
-    from mezzotint_sampling.conditioning import for_batch
-    from mezzotint_sampling.noise import numbers_of, starting_point
-    from mezzotint_sampling.run import Region, levels_of, run, sampler_named
+    from mezzotint_sampling.noise import starting_point
+    from mezzotint_sampling.run import Region, levels_of, sampler_named
 
     chosen = sampler_named(sampler, getattr(ctx, "samplers", None))
-    levels = levels_of(sigmas)
+    if latents.mask is not None and not add_noise:
+        raise UserError("latents with a mask need add_noise: the known region is noised at every level")
+
+    def start(data: Tensor, numbers: Any) -> Tensor:
+        return starting_point(data, levels_of(sigmas)[0], numbers) if add_noise else data
+
+    def region(data: Tensor) -> Region | None:
+        return None if latents.mask is None else Region(_mask(latents.mask, data), data)
+
+    given = {**(options or {}), **({} if eta is None else {"eta": eta})}
+    return _run(
+        ctx,
+        sampler,
+        chosen,
+        denoiser,
+        conditioning,
+        latents,
+        sigmas,
+        noise,
+        given,
+        start,
+        region=region,
+        clip=clip,
+    )
+
+
+@node("sampling.invert", version=1, device=True)
+def invert(
+    ctx: Context,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    latents: Latents,
+    sigmas: Sigmas,
+    *,
+    iterations: Annotated[int, Field(ge=1, le=100)] = 5,
+) -> Latents:
+    """Find the noisy latents from which DDIM would make the given ones (DDIM inversion).
+
+    Sample them with the same sigmas, the sampler ddim and add_noise false: the picture comes back,
+    or, with another conditioning, an edited one.
+
+    denoiser: the model; without guidance the way back is nearest.
+    conditioning: what the picture shows.
+    latents: of the picture, clean.
+    sigmas: of the sampling run, noisiest first; the inversion goes through them from the last to the
+        first, which must not be pure noise.
+    iterations: evaluations for each step. 1 is the usual inversion; more solve each step of DDIM for
+        its start by fixed-point iteration, and the picture comes back closer.
+
+    The result is float32, at the first level. The run is saved after every evaluation and goes on
+    from there, bit for bit.
+    Raises: UserError: latents, conditioning or levels that do not fit the denoiser.
+    """
+    from mezzotint_sampling.inversion import ddim_inversion
+
+    rising = Sigmas(alphas=sigmas.alphas[::-1], sigmas=sigmas.sigmas[::-1], times=sigmas.times[::-1])
+    return _run(
+        ctx, "ddim_inversion", ddim_inversion, denoiser, conditioning, latents.replace(mask=None), rising,
+        Noise(seed=0), {"iterations": iterations}, lambda data, numbers: data,
+    )  # fmt: skip
+
+
+def _run(
+    ctx: Context,
+    name: str,
+    chosen: Any,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    latents: Latents,
+    sigmas: Sigmas,
+    noise: Noise,
+    options: dict[str, Any],
+    start: Any,
+    *,
+    region: Any = None,
+    clip: float | None = None,
+) -> Latents:
+    """Check all that can be checked without a model, and run from the start or from where a run stopped."""
+    import torch
+
+    from mezzotint_sampling.checks import check_inputs
+    from mezzotint_sampling.combined import combining
+    from mezzotint_sampling.conditioning import for_batch
+    from mezzotint_sampling.noise import numbers_of
+    from mezzotint_sampling.run import prepared, run
+
+    prepared(name, chosen, sigmas, options, denoiser.schedule.prediction)
     check_inputs(denoiser, conditioning, latents)
-    data = latents.data.to(device=ctx.device, dtype=_float32())
+    data = latents.data.to(device=ctx.device, dtype=torch.float32)
     numbers = numbers_of(noise, tuple(data.shape), ctx.device)
     state = _resumed(ctx)
     result = run(
         chosen,
-        ctx.realise(denoiser),
+        combining(ctx.realise(denoiser)),
         for_batch(conditioning, data.shape[0]),
-        data if state is not None else starting_point(data, levels[0], numbers),
+        data if state is not None else start(data, numbers),
         sigmas,
         numbers,
         state=state,
         on_state=lambda now, total: _report(ctx, now, total, latents.space),
-        region=None if latents.mask is None else Region(_mask(latents.mask, data), data),
+        region=None if region is None else region(data),
         clip=clip,
         hooks=getattr(ctx, "hooks", None),
-        **({} if eta is None else {"eta": eta}),
+        name=name,
+        **options,
     )
     return latents.replace(data=result)
-
-
-def _float32() -> Any:
-    import torch
-
-    return torch.float32
 
 
 def _mask(mask: Any, data: Any) -> Any:
@@ -95,7 +189,7 @@ def _mask(mask: Any, data: Any) -> Any:
 
 def _resumed(ctx: Context) -> State | None:
     """The state that an interrupted run saved last."""
-    from mezzotint_sampling.samplers import State
+    from mezzotint_sampling.protocol import State
 
     saved = ctx.resume()
     if saved is None:
