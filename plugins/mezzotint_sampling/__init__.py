@@ -15,7 +15,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     for function in (
         nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
-        sigma_nodes.reverse_sigmas, nodes.noise, nodes.empty_latents, nodes.guide,
+        nodes.noise, nodes.empty_latents, nodes.guide,
         guidance_nodes.guidance_schedule, guidance_nodes.guide_by_attention, guidance_nodes.guide_by_classifier,
         guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
         sampler_node.sample, sampler_node.invert,

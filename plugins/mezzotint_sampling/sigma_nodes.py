@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mezzotint import Denoiser, Sigmas, UserError, node
 
-__all__ = ["Parts", "join_sigmas", "reverse_sigmas", "sigmas_from_list", "split_sigmas"]
+__all__ = ["Parts", "join_sigmas", "sigmas_from_list", "split_sigmas"]
 
 
 class Parts(NamedTuple):
@@ -83,14 +83,3 @@ def join_sigmas(first: Sigmas, second: Sigmas) -> Sigmas:
     from mezzotint_sampling.levels import joined
 
     return joined(first, second)
-
-
-@node("sampling.reverse_sigmas", version=1)
-def reverse_sigmas(sigmas: Sigmas) -> Sigmas:
-    """The same levels from clean to noisy, for samplers that invert a picture.
-
-    sigmas: of a run that would make the picture.
-    """
-    from mezzotint_sampling.levels import reversed_levels
-
-    return reversed_levels(sigmas)

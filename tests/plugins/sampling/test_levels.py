@@ -134,6 +134,5 @@ def test_the_nodes_keep_what_every_node_promises() -> None:
     made = check_node(sigma_nodes.sigmas_from_list, denoiser=tiny_denoiser(), values=[9.0, 3.0, 1.0])["sigmas"]
     parts = check_node(sigma_nodes.split_sigmas, sigmas=made, step=1)
     assert equal(check_node(sigma_nodes.join_sigmas, first=parts["high"], second=parts["low"])["sigmas"], made)
-    check_node(sigma_nodes.reverse_sigmas, sigmas=made)
     for options in ({"sigma": 2.0}, {"part": 0.7}):
         assert equal(sigma_nodes.split_sigmas(made, **options).low, split(made, 2)[1])

@@ -184,7 +184,7 @@ def test_listing_the_plugin_imports_no_torch() -> None:
         "plugin.register_nodes(found.append)\n"
         "plugin.register_ports(found.append)\n"
         "plugin.register_samplers(lambda *pair: found.append(pair))\n"
-        "assert len(found) == 12, found\n"
+        "assert len(found) > 30, found\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
