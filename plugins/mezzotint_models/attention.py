@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import AttentionCall, AttentionSite, Injector, NoiseLevel, UserError
-from mezzotint_kernels.attention import attention
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,6 +137,8 @@ def _through(injectors: tuple[Injector, ...], call: AttentionCall) -> Tensor:
 
 
 def _plain(call: AttentionCall) -> Tensor:
+    from mezzotint_kernels.attention import attention
+
     return attention(
         call.query, call.key, call.value, bias=call.bias, key_bias=call.key_bias, scale=call.scale
     )
@@ -191,6 +192,8 @@ def _transformers_forward(
 
     Raises: UserError: dropout, which is for training a text encoder by other means.
     """
+    from mezzotint_kernels.attention import attention
+
     if dropout:
         raise UserError(f"attention by mezzotint_kernels has no dropout; got {dropout}")
     out = attention(query, key, value, bias=attention_mask, scale=scaling)
