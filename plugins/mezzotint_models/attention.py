@@ -139,9 +139,7 @@ def _through(injectors: tuple[Injector, ...], call: AttentionCall) -> Tensor:
 def _plain(call: AttentionCall) -> Tensor:
     from mezzotint_kernels.attention import attention
 
-    return attention(
-        call.query, call.key, call.value, bias=call.bias, key_bias=call.key_bias, scale=call.scale
-    )
+    return attention(call.query, call.key, call.value, bias=call.bias, key_bias=call.key_bias, scale=call.scale)
 
 
 def _biases(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
