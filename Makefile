@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 if_triton = $(BIN)/python -c "import triton" || { echo "No Triton here: the kernels are not interpreted."; exit 0; };
 INTERPRETED := MEZZOTINT_KERNELS=interpret $(BIN)/python -m pytest -q tests/kernels/interpreted
 
-.PHONY: demo test lint types slow docs kernels bench clean
+.PHONY: demo test lint types slow docs kernels parity bench clean
 
 demo: $(READY)
 	$(BIN)/mezzotint run graphs/text_to_image.json --prompt "$(or $(PROMPT),a large red circle on a white background)"
@@ -35,6 +35,10 @@ docs: $(READY)
 kernels: $(READY)
 	$(BIN)/python -m mezzotint_kernels.audit --write docs/kernels.md
 
+# Samplers beside diffusers' and k-diffusion's.
+parity: $(READY)
+	$(BIN)/python benchmarks/parity.py --write docs/parity.md
+
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
@@ -44,6 +48,8 @@ $(READY): pyproject.toml setup.py constraints-dev.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints-dev.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints-dev.txt -e ".[dev]"
+	# A peer of the samplers. Without what it asks for, which is for training: wandb, kornia, clip and more.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints-dev.txt k-diffusion
 	touch $(READY)
 
 clean:

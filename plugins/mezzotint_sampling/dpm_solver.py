@@ -145,8 +145,10 @@ def dpmpp_2s_ancestral(advance: Advance, levels: Levels, state: State, *, eta: E
 def dpmpp_sde(advance: Advance, levels: Levels, state: State, *, eta: Eta = 1.0) -> Iterator[State]:
     """DPM-Solver++ (stochastic): ancestral to the middle as well. Source: k-diffusion.
 
+    It is made for Brownian noise, where that of the whole step contains that of its half; with
+    independent numbers few steps lose contrast.
     Between the two evaluations of a step the state is at the middle, with the sample before as
-    history. The noise of the whole step contains that of its half where the noise is Brownian.
+    history.
     """
     for i, stage in twice(levels[1:])[state.step :]:
         here, there = levels[i], levels[i + 1]

@@ -33,6 +33,9 @@ class Given:
 
     known = at
 
+    def between(self, draw: int, here: Any, there: Any) -> Tensor:
+        return self.at(draw)
+
 
 def start(dtype: torch.dtype) -> Tensor:
     return normals(1, SHAPE, stream="start", dtype=dtype)

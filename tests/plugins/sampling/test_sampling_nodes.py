@@ -259,3 +259,60 @@ def test_a_graph_samples_with_a_plugins_sampler() -> None:
     ]
     assert torch.equal(*results)
     assert float(results[0].mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_samplers_options_reach_it(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    def made(**options: Any) -> torch.Tensor:
+        return sampled(denoiser, context(random_model()), **options).data
+
+    euler = made(sampler="euler")
+    torch.testing.assert_close(made(sampler="lms", options={"order": 1}), euler, rtol=0, atol=1e-4)
+    assert not torch.isclose(made(sampler="lms"), euler, atol=1e-3).all()
+    by_options = made(sampler="ddim", options={"eta": 0.5})
+    assert torch.equal(by_options, made(sampler="ddim", eta=0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "lms", "options": {"ordr": 2}}, "has no option 'ordr'; did you mean 'order'"),
+        (
+            {"sampler": "lms", "options": {"order": 9}},
+            "option 'order' of sampler 'lms' is 9; wanted: input should",
+        ),
+        ({"sampler": "restart", "options": {"times": 1.5}}, "option 'times' of sampler 'restart' is 1.5"),
+        (
+            {"sampler": "dpmpp_2m_sde", "options": {"solver": "euler"}},
+            "wanted: input should be 'midpoint' or 'heun'",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_named_before_a_model_is_loaded(
+    options: dict[str, Any], message: str, denoiser: Denoiser, context: Any
+) -> None:
+    with pytest.raises(UserError, match=message):
+        sampled(denoiser, context(None), **options)
+
+
+def test_levels_that_rise_are_refused_before_a_model_is_loaded(denoiser: Denoiser, context: Any) -> None:
+    levels = nodes.sigmas(denoiser, steps=4)
+    rising = levels.replace(sigmas=levels.sigmas[::-1], alphas=levels.alphas[::-1], times=levels.times[::-1])
+    given = nodes.empty_latents(denoiser, width=32, height=32)
+    with pytest.raises(UserError, match=r"'dpmpp_2m' needs sigmas that fall at every step; step 1 goes"):
+        sampler_node.sample(context(None), denoiser, PROMPT, given, rising, nodes.noise())
+
+
+def test_without_added_noise_the_latents_are_the_start(
+    denoiser: Denoiser, random_model: Any, context: Any
+) -> None:
+    levels, noise = nodes.sigmas(denoiser, steps=4), nodes.noise(seed=3)
+    given = nodes.empty_latents(denoiser, width=32, height=32, batch=2)
+    whole = sampler_node.sample(context(random_model()), denoiser, PROMPT, given, levels, noise, sampler="euler")
+    drawn = given.replace(data=normals(3, (2, 3, 4, 4), stream="sampling.noise"))
+    started = sampler_node.sample(
+        context(random_model()), denoiser, PROMPT, drawn, levels, noise, sampler="euler", add_noise=False
+    )
+    assert torch.equal(started.data, whole.data)
+    masked = given.replace(mask=torch.ones(1, 1, 4, 4))
+    with pytest.raises(UserError, match="latents with a mask need add_noise"):
+        sampler_node.sample(context(None), denoiser, PROMPT, masked, levels, noise, add_noise=False)
