@@ -37,3 +37,27 @@ TILES |= _rows("attention_forward", (160,), ("sm90", "sm100"), Tile(128, 64, war
 TILES |= _rows("attention_forward", (160,), ("sm80",), Tile(64, 64, warps=8))
 # gfx942 has 64 KiB of LDS, and two stages of 128 rows pass it.
 TILES |= _rows("attention_forward", (40, 64, 80, 128, 160), AMD, Tile(64, 64, warps=4))
+
+# noise_step, normals: 512 elements and 4 warps read 16 bytes a thread of float32, and 8 of float16. With 1,024
+# elements float16 would be read 16 bytes a thread too, but the two layouts would meet in shared memory.
+TILES |= _rows("noise_step", (0,), (*NVIDIA, *AMD), Tile(512))
+TILES |= _rows("normals", (0,), (*NVIDIA, *AMD), Tile(512))
+# guidance_moments: its block is fixed, because the order of the sums is part of the result.
+TILES |= _rows("guidance_moments", (0,), NVIDIA, Tile(1024))
+# With 4 wavefronts gfx942's compiler takes all 512 registers for the sums and spills 68 bytes; with 2, 268.
+TILES |= _rows("guidance_moments", (0,), AMD, Tile(1024, warps=2))
+# norm_silu: a channel of 64x64 in two blocks. geglu: widths are 1,280, 2,560 and 5,120.
+TILES |= _rows("norm_silu", (0,), (*NVIDIA, *AMD), Tile(2048))
+TILES |= _rows("geglu", (0,), (*NVIDIA, *AMD), Tile(1024))
+
+# temporal: 4 pixels of 16 frames, or 2 of 32, are 64 rows for 4 warps. It has no loop, so nothing to stage.
+TILES |= _rows("temporal", (40, 64, 80, 128, 160), (*NVIDIA, *AMD), Tile(4, stages=1))
+TILES |= _rows("temporal_32", (40, 64, 80, 128, 160), (*NVIDIA, *AMD), Tile(2, stages=1))
+# Three TF32 products need three copies of each operand; at 32 frames even D64 spills (28 to 160 bytes): no rows.
+TILES |= _rows("temporal.fp32", (40, 64, 80), (*NVIDIA, *AMD), Tile(4, stages=1))
+
+# p2p: 64 queries by all 80 token columns. Float32 spills at every size (D40 on sm80: 216 bytes): no rows.
+TILES |= _rows("p2p", (40, 64, 80), ("sm80",), Tile(64, stages=1))
+TILES |= _rows("p2p", (128,), ("sm80",), Tile(64, warps=8, stages=1))
+# D160 on sm80 spills 24 to 160 bytes however it is cut; two launches of torch's attention serve there.
+TILES |= _rows("p2p", (40, 64, 80, 128, 160), ("sm90", "sm100", *AMD), Tile(64, stages=1))
