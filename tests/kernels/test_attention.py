@@ -243,6 +243,7 @@ def test_both_are_traced_as_one_graph_with_their_gradients():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_compiled_code_lays_out_memory_as_the_ops_do():
     _compiled_agrees("inductor")
 

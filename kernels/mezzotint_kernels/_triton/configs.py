@@ -30,13 +30,30 @@ TILES: dict[tuple[str, int, str], Tile] = {}
 
 # One block of rows per kernel. Later rows replace earlier ones.
 
-# attention_forward: 128 queries and 8 warps read each key half as often as 64 and 4, and are clean to D128.
-TILES |= _rows("attention_forward", (40, 64, 80, 128), NVIDIA, Tile(128, 64, warps=8))
-TILES |= _rows("attention_forward", (160,), ("sm90", "sm100"), Tile(128, 64, warps=8))
-# D160 on sm80: 128x64 spills 8 to 12 bytes where the sizes are odd.
-TILES |= _rows("attention_forward", (160,), ("sm80",), Tile(64, 64, warps=8))
-# gfx942 has 64 KiB of LDS, and two stages of 128 rows pass it.
-TILES |= _rows("attention_forward", (40, 64, 80, 128, 160), AMD, Tile(64, 64, warps=4))
+# attention_forward: 128 queries and 8 warps read each key half as often as 64 and 4, and are clean nearly everywhere.
+TILES |= _rows("attention_forward", (40, 64, 80, 128, 160), NVIDIA, Tile(128, 64, warps=8))
+# D160 on sm80: 128x64 and 64x64 spill where the sizes are odd.
+TILES |= _rows("attention_forward", (160,), ("sm80",), Tile(128, 32, warps=8))
+TILES |= _rows("attention_forward", (40, 64, 80, 128), AMD, Tile(128, 64, warps=8))
+# D160 on gfx942: 128x64 wants 72 KiB of its 64 KiB of LDS.
+TILES |= _rows("attention_forward", (160,), AMD, Tile(64, 64, warps=4))
+
+# attention_backward_kv keeps four blocks of a head in registers: keys, values and their gradients. From D128 on
+# (sm80: D64) that takes 8 warps. sm80, D80: 64x64 spills by 4 warps and by 8. sm80, D160: every tile tried spills.
+TILES |= _rows("attention_backward_kv", (40, 64, 80), NVIDIA, Tile(64, 64, warps=4))
+TILES |= _rows("attention_backward_kv", (128,), NVIDIA, Tile(64, 64, warps=8))
+TILES |= _rows("attention_backward_kv", (160,), ("sm90", "sm100"), Tile(64, 64, warps=8))
+TILES |= _rows("attention_backward_kv", (64,), ("sm80",), Tile(64, 64, warps=8))
+TILES |= _rows("attention_backward_kv", (80,), ("sm80",), Tile(64, 32, warps=4))
+# gfx942: two stages are held in registers, which are wanted for the accumulators.
+TILES |= _rows("attention_backward_kv", (64, 80), AMD, Tile(64, 64, warps=4, stages=1))
+TILES |= _rows("attention_backward_kv", (40, 128, 160), AMD, Tile(64, 32, warps=4, stages=1))
+
+# attention_backward_q keeps three blocks: queries, the output's gradient and their own.
+TILES |= _rows("attention_backward_q", (40, 64, 80, 128, 160), NVIDIA, Tile(64, 64, warps=4))
+TILES |= _rows("attention_backward_q", (160,), ("sm80",), Tile(64, 32, warps=4))
+TILES |= _rows("attention_backward_q", (40, 64, 80), AMD, Tile(64, 64, warps=4, stages=1))
+TILES |= _rows("attention_backward_q", (128, 160), AMD, Tile(64, 32, warps=4, stages=1))
 
 # noise_step, normals: 512 elements and 4 warps read 16 bytes a thread of float32, and 8 of float16. With 1,024
 # elements float16 would be read 16 bytes a thread too, but the two layouts would meet in shared memory.
