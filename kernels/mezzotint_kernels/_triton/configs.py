@@ -30,7 +30,7 @@ TILES: dict[tuple[str, int, str], Tile] = {}
 
 # One block of rows per kernel. Later rows replace earlier ones.
 
-# attention_forward: 128 queries and 8 warps read each key half as often as 64 and 4, and are clean nearly everywhere.
+# attention_forward: 128 queries and 8 warps read each key half as often as 64 and 4, and are clean but for D160.
 TILES |= _rows("attention_forward", (40, 64, 80, 128, 160), NVIDIA, Tile(128, 64, warps=8))
 # D160 on sm80: 128x64 and 64x64 spill where the sizes are odd.
 TILES |= _rows("attention_forward", (160,), ("sm80",), Tile(128, 32, warps=8))
