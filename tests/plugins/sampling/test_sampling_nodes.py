@@ -316,3 +316,7 @@ def test_without_added_noise_the_latents_are_the_start(
     masked = given.replace(mask=torch.ones(1, 1, 4, 4))
     with pytest.raises(UserError, match="latents with a mask need add_noise"):
         sampler_node.sample(context(None), denoiser, PROMPT, masked, levels, noise, add_noise=False)
+
+
+def test_the_nodes_examples_are_the_bundled_samplers() -> None:
+    assert sorted(sampler_node._SAMPLERS) == sorted(SAMPLERS)
