@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mezzotint_kernels.attention import AttentionResult, attention_reference, attention_with_lse
     from mezzotint_kernels.coefficients import Coefficients
     from mezzotint_kernels.indexed import attention_indexed, deduplicate
+    from mezzotint_kernels.norm import geglu, norm_silu
     from mezzotint_kernels.p2p import (
         Folded,
         P2PResult,
@@ -38,8 +39,10 @@ __all__ = [
     "attention_with_lse",
     "deduplicate",
     "fold",
+    "geglu",
     "guided",
     "noise_step",
+    "norm_silu",
     "normals",
     "p2p_attention",
     "p2p_attention_folded",
@@ -62,8 +65,10 @@ _HOME = {
     "StepResult": "step",
     "deduplicate": "indexed",
     "fold": "p2p",
+    "geglu": "norm",
     "guided": "step",
     "noise_step": "step",
+    "norm_silu": "norm",
     "normals": "philox",
     "p2p_attention": "p2p",
     "p2p_attention_folded": "p2p",

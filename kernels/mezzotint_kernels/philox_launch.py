@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["device_keys", "launch_normals", "layout", "on_device", "power_of_two", "signed"]
+__all__ = ["device_keys", "launch_normals", "layout", "normals_arguments", "on_device", "power_of_two", "signed"]
 
 
 def launch_normals(tile: Tile | None, out: Tensor, seed: int | Tensor, step: int, stream: int) -> Tensor:
@@ -28,13 +28,22 @@ def launch_normals(tile: Tile | None, out: Tensor, seed: int | Tensor, step: int
     if size == 0:
         return out
     tile = tile or Tile(max(4, min(512, power_of_two(size))))
-    frames, pixels, kind = layout(out.shape)
     with on_device(out):
+        arguments = normals_arguments(tile, out, seed, step, stream)
         _normals_kernel[(out.shape[0] * math.ceil(size / tile.rows),)](
-            out, device_keys(seed, out.shape[0], out.device), size, frames, pixels, signed(step), signed(stream),
-            LAYOUT=kind, BLOCK=tile.rows, enable_fp_fusion=False, **tile.options(architecture(out.device)),
-        )  # fmt: skip
+            **arguments, enable_fp_fusion=False, **tile.options(architecture(out.device))
+        )
     return out
+
+
+def normals_arguments(tile: Tile, out: Tensor, seed: int | Tensor, step: int, stream: int) -> dict[str, Any]:
+    """The arguments of `_normals_kernel`."""
+    frames, pixels, kind = layout(out.shape)
+    return {
+        "p_out": out, "p_keys": device_keys(seed, out.shape[0], out.device), "n": out.numel() // out.shape[0],
+        "frames": frames, "pixels": pixels, "step": signed(step), "stream": signed(stream),
+        "LAYOUT": kind, "BLOCK": tile.rows,
+    }  # fmt: skip
 
 
 def layout(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_HISTORY", "Coefficients", "Number", "StepResult", "guided", "noise_step", "noise_step_reference"]
 
+MOMENTS_BLOCK = 1024
+"""Neighbours whose moments are taken together, where guidance is rescaled."""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -113,7 +116,10 @@ def noise_step_reference(
     g = guided([m.to(acc) for m in outputs], weights, rescale)
     x0 = _sum([(row.ax, wide), (row.am, g)], x, acc)
     if row.lo != -math.inf or row.hi != math.inf:
-        x0 = x0.maximum(_bound(row.lo, x, acc)).minimum(_bound(row.hi, x, acc))
+        if isinstance(row.lo, tuple) or isinstance(row.hi, tuple):
+            x0 = x0.maximum(_bound(row.lo, x, acc)).minimum(_bound(row.hi, x, acc))
+        else:
+            x0.clamp_(row.lo, row.hi)
     terms = [(row.cx, wide), (row.cg, g), (row.c0, x0)]
     terms += [(c, h.to(acc)) for c, h in zip(row.ch, history, strict=True) if used(c)]
     if used(row.cz):
@@ -155,21 +161,30 @@ def guided(outputs: Sequence[Tensor], weights: Sequence[Number], rescale: float 
 
 
 def _spread_ratio(first: Tensor, total: Tensor) -> Tensor:
-    """Standard deviation of each sample of `first` over that of `total`, [B].
-
-    From sums in one order that a kernel can keep, less the sample's first element, so that a mean
-    far from zero costs no digits.
-    """
-    spreads = []
-    for tensor in (first, total):
-        flat = tensor.flatten(1)
-        flat = flat - flat[:, :1]
-        total_sum = tree_sum(flat)
-        # A tensor: by a Python number, CUDA multiplies with the reciprocal.
-        count = torch.full((), flat.shape[1], dtype=flat.dtype, device=flat.device)
-        spreads.append(tree_sum(flat * flat) - total_sum * total_sum / count)
+    """Standard deviation of each sample of `first` over that of `total`, [B]."""
     # Through float64: float32 sqrt on a CPU is not correctly rounded in every build of torch.
-    return (spreads[0] / spreads[1]).double().sqrt().to(first.dtype)
+    return (_spread(first) / _spread(total)).double().sqrt().to(first.dtype)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Sum of the squared deviations from each sample's mean, [B]: from blocks, each about its own mean.
+
+    In one order on every device, which is the kernel's too. After Chan, Golub and LeVeque 1983,
+    "Algorithms for computing the sample variance", eq. 2.1.
+    """
+    flat = x.flatten(1)
+    size = flat.shape[1]
+    blocks = torch.nn.functional.pad(flat, (0, -size % MOMENTS_BLOCK)).unflatten(1, (-1, MOMENTS_BLOCK))
+    # Tensors, also the sizes: by a Python number, CUDA multiplies with the reciprocal.
+    count = torch.full((blocks.shape[1],), MOMENTS_BLOCK, dtype=x.dtype, device=x.device)
+    count[-1] = size - (blocks.shape[1] - 1) * MOMENTS_BLOCK
+    sums = tree_sum(blocks)
+    means = sums / count
+    deviations = (blocks - means[..., None]).flatten(1)
+    deviations[:, size:] = 0
+    within = tree_sum((deviations * deviations).view(blocks.shape))
+    off = means - tree_sum(sums)[:, None] / torch.full_like(count[0], size)
+    return tree_sum(within + off * off * count)
 
 
 def tree_sum(x: Tensor) -> Tensor:

@@ -13,19 +13,42 @@ from mezzotint_kernels.coefficients import MAX_HISTORY, Coefficients, Number
 from mezzotint_kernels.dispatch import architecture
 from mezzotint_kernels.philox import Draw, stream_id
 from mezzotint_kernels.philox_launch import device_keys, layout, on_device, power_of_two, signed
+from mezzotint_kernels.step import MOMENTS_BLOCK
 from mezzotint_kernels.step_check import used
 from mezzotint_kernels.tiles import Tile, find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["launch_step"]
+__all__ = ["factor_arguments", "launch_step", "moments_arguments", "step_arguments"]
 
 _BITS = {"ax": 4, "am": 5, "cx": 8, "cg": 9, "c0": 10, "cz": 14, "k0": 15, "kz": 16}
 
 
 def launch_step(
-    tile: Tile | None,
+    tile: Tile | None, x: Tensor, outputs: Sequence[Tensor], row: Coefficients, **options: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(x, x0, next) of a step whose arguments have been checked. tile: None in the interpreter.
+
+    options: every keyword argument of `noise_step`.
+    """
+    from mezzotint_kernels._triton.step import _step_kernel
+
+    size = x.numel() // x.shape[0]
+    tile = tile or Tile(max(4, min(512, power_of_two(size))))
+    arch = architecture(x.device)
+    with on_device(x):
+        arguments = step_arguments(tile, x, outputs, row, **options)
+        if options["rescale"] != 0.0 and len(outputs) > 1:
+            arguments["p_factor"] = _rescaling(arguments, x.shape[0], arch)
+        _step_kernel[(x.shape[0] * math.ceil(size / tile.rows),)](
+            **arguments, enable_fp_fusion=False, **tile.options(arch)
+        )
+    return arguments["p_out"], arguments["p_x0"], arguments["p_next"]
+
+
+def step_arguments(
+    tile: Tile,
     x: Tensor,
     outputs: Sequence[Tensor],
     row: Coefficients,
@@ -39,36 +62,28 @@ def launch_step(
     known_noise: Tensor | Draw | None,
     out_dtype: torch.dtype | None,
     next_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(x, x0, next) of a step whose arguments have been checked. tile: None in the interpreter."""
-    from mezzotint_kernels._triton.step import _step_kernel
-
+) -> dict[str, Any]:
+    """The arguments of `_step_kernel`, with new tensors for its results; the factor is still to be set."""
     size = x.numel() // x.shape[0]
-    tile = tile or Tile(max(4, min(512, power_of_two(size))))
-    with on_device(x):
-        dtype = out_dtype or x.dtype
-        out = torch.empty(x.shape, dtype=dtype, device=x.device)
-        x0 = torch.empty(x.shape, dtype=dtype, device=x.device)
-        following = None if next_dtype is None else torch.empty(x.shape, dtype=next_dtype, device=x.device)
-        models = [_dense(m, x) for m in outputs]
-        numbers = _row(row, tuple(weights), rescale, x.device)
-        row_stride = 0 if len(numbers) == 1 else numbers.shape[1]
-        factor = None
-        if rescale != 0.0 and len(models) > 1:
-            factor = _rescaling(models, numbers, row_stride, size)
-        past = [_dense(h, x) if used(c) else None for c, h in zip(row.ch, history, strict=True)]
-        blend = _blending(mask, known, known_noise if used(row.kz) else None, used(row.k0), x)
-        drawn = _noise(noise if used(row.cz) else None, x, "")
-        draws = [n for n in (noise, known_noise) if isinstance(n, Draw)]
-        frames, pixels, kind = layout(x.shape) if draws else (1, size, 0)
-        _step_kernel[(x.shape[0] * math.ceil(size / tile.rows),)](
-            _dense(x, x), *models, *[None] * (4 - len(models)), *past, *[None] * (MAX_HISTORY - len(past)),
-            p_row=numbers, p_factor=factor, p_out=out, p_x0=x0, p_next=following,
-            n=size, row_stride=row_stride, frames=frames, pixels=pixels, **drawn, **blend,
-            OUTPUTS=len(models), USED=_used(row), CLAMP=row.lo != -math.inf or row.hi != math.inf,
-            LAYOUT=kind, BLOCK=tile.rows, enable_fp_fusion=False, **tile.options(architecture(x.device)),
-        )  # fmt: skip
-    return out, x0, following
+    out, x0 = (torch.empty(x.shape, dtype=out_dtype or x.dtype, device=x.device) for _ in range(2))
+    following = None if next_dtype is None else torch.empty(x.shape, dtype=next_dtype, device=x.device)
+    models = [_dense(m, x) for m in outputs]
+    past = [_dense(h, x) if used(c) else None for c, h in zip(row.ch, history, strict=True)]
+    drawn = _noise(noise if used(row.cz) else None, x, "")
+    blend = _blending(mask, known, known_noise if used(row.kz) else None, used(row.k0), x)
+    numbers = _row(row, tuple(weights), rescale, x.device)
+    in_registers = any(isinstance(z, Draw) for z in (noise, known_noise))
+    frames, pixels, kind = layout(x.shape) if in_registers else (1, size, 0)
+    named = {f"p_m{i}": models[i] if i < len(models) else None for i in range(4)}
+    named |= {f"p_h{i}": past[i] if i < len(past) else None for i in range(MAX_HISTORY)}
+    return {
+        "p_x": _dense(x, x), **named, "p_row": numbers, "p_factor": None,
+        "p_out": out, "p_x0": x0, "p_next": following,
+        "n": size, "row_stride": 0 if len(numbers) == 1 else numbers.shape[1],
+        "frames": frames, "pixels": pixels, **drawn, **blend,
+        "OUTPUTS": len(models), "USED": _used(row), "CLAMP": row.lo != -math.inf or row.hi != math.inf,
+        "LAYOUT": kind, "BLOCK": tile.rows,
+    }  # fmt: skip
 
 
 def _dense(tensor: Tensor, x: Tensor) -> Tensor:
@@ -100,7 +115,9 @@ def _blending(
     if mask is None or known is None:
         nothing = {"p_mask": None, "mask_stride": 0, "mask_period": 1, "p_known": None, "BLEND": False}
         return {**nothing, **_noise(None, x, "known_")}
-    if mask.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    if mask.dtype == torch.bool:
+        mask = mask.view(torch.uint8)
+    elif mask.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.uint8):
         mask = mask.float()
     mask = mask[(None,) * (x.dim() - mask.dim())]
     # Where it is the same for all channels, say, it is read once a channel and not copied out.
@@ -140,22 +157,34 @@ def _row(row: Coefficients, weights: tuple[Number, ...], rescale: float, device:
     return numbers.to(device, non_blocking=True)
 
 
-def _rescaling(models: Sequence[Tensor], numbers: Tensor, row_stride: int, size: int) -> Tensor:
+def _rescaling(step: Mapping[str, Any], batch: int, arch: str) -> Tensor:
     """The factor of each sample's guidance, float32 [B]: two small launches, and no number leaves the device."""
     from mezzotint_kernels._triton.step import _factor_kernel, _moments_kernel
 
-    batch, device = models[0].shape[0], models[0].device
-    arch = architecture(device)
-    tile = find("guidance_moments", 0, arch) or Tile(512)
-    parts = math.ceil(size / tile.rows)
-    moments = torch.empty((batch, 4, parts), dtype=torch.float32, device=device)
-    factor = torch.empty((batch,), dtype=torch.float32, device=device)
-    _moments_kernel[(batch * parts,)](
-        *models, *[None] * (4 - len(models)), numbers, moments, size, row_stride, parts,
-        OUTPUTS=len(models), LEVELS=tile.rows.bit_length() - 1, enable_fp_fusion=False, **tile.options(arch),
-    )  # fmt: skip
-    _factor_kernel[(batch,)](
-        moments, numbers, factor, size, row_stride, parts,
-        LEVELS=power_of_two(parts).bit_length() - 1, enable_fp_fusion=False, **tile.options(arch),
-    )  # fmt: skip
-    return factor
+    tile = find("guidance_moments", 0, arch) or Tile(MOMENTS_BLOCK)
+    moments = moments_arguments(step, batch)
+    factor = factor_arguments(step, moments)
+    options = {"enable_fp_fusion": False, **tile.options(arch)}
+    _moments_kernel[(batch * moments["parts"],)](**moments, **options)
+    _factor_kernel[(batch,)](**factor, **options)
+    return factor["p_factor"]
+
+
+def moments_arguments(step: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    """The arguments of `_moments_kernel`, from those of the step."""
+    shared = ("p_m0", "p_m1", "p_m2", "p_m3", "p_row", "n", "row_stride", "OUTPUTS")
+    parts = math.ceil(step["n"] / MOMENTS_BLOCK)
+    found = torch.empty((batch, 4, parts), dtype=torch.float32, device=step["p_m0"].device)
+    levels = MOMENTS_BLOCK.bit_length() - 1
+    return {**{name: step[name] for name in shared}, "p_parts": found, "parts": parts, "LEVELS": levels}
+
+
+def factor_arguments(step: Mapping[str, Any], moments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `_factor_kernel`."""
+    parts, count = moments["p_parts"], moments["parts"]
+    factor = torch.empty((parts.shape[0],), dtype=torch.float32, device=parts.device)
+    return {
+        "p_parts": parts, "p_row": step["p_row"], "p_factor": factor, "n": step["n"],
+        "row_stride": step["row_stride"], "parts": count,
+        "BLOCK": MOMENTS_BLOCK, "LEVELS": power_of_two(count).bit_length() - 1,
+    }  # fmt: skip

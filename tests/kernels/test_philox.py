@@ -146,6 +146,8 @@ def test_a_draw_can_share_one_frame() -> None:
     ("arguments", "message"),
     [
         ({"seed": 1, "shape": ()}, "batch dimension"),
+        ({"seed": 1, "shape": (1, -2)}, "sizes of 0 or more"),
+        ({"seed": 1, "shape": (1, 2), "dtype": torch.int32}, "dtype must be a float dtype; got torch.int32"),
         ({"seed": 1, "shape": (1, 2), "step": 2**32}, "step must be in"),
         ({"seed": 1, "shape": (1, 2), "stream": -1}, "stream must be in"),
         ({"seed": torch.zeros(3, dtype=torch.int64), "shape": (2, 2)}, "got torch.int64 of shape"),
@@ -155,3 +157,11 @@ def test_a_draw_can_share_one_frame() -> None:
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         normals(**arguments)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(2, 3, 65, 67), (2, 4, 5, 8, 8), (2, 3, 5, 7, 7)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_gpus_numbers_are_the_cpus_bit_for_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    options = {"step": 2**32 - 1, "stream": "s", "dtype": dtype}
+    assert torch.equal(normals(-1, shape, **options, device="cuda").cpu(), normals(-1, shape, **options))

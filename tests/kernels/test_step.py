@@ -118,7 +118,33 @@ def test_guidance_rescaling_is_lin_et_als_equations_15_and_16(phi: float) -> Non
         ({"history": (torch.zeros(2, 3, 4, 5),)}, "1 history tensors and 0 coefficients"),
         ({"row": Coefficients(cz=1.0)}, "noise is None"),
         ({"mask": torch.zeros(2, 1, 4, 5)}, "known=None"),
-        ({"outputs": (torch.zeros(2, 3, 4),)}, r"an output of shape \(2, 3, 4\)"),
+        ({"known": torch.zeros(2, 3, 4, 5)}, "mask=None"),
+        ({"outputs": (torch.zeros(2, 3, 4),)}, r"an output of shape \(2, 3, 4\); wanted \(2, 3, 4, 5\)"),
+        ({"outputs": (torch.zeros(2, 1, 4, 5),)}, r"an output of shape \(2, 1, 4, 5\)"),
+        (
+            {"outputs": (torch.zeros(2, 3, 4, 5, dtype=torch.int64),)},
+            "an output must hold floats; got torch.int64",
+        ),
+        ({"outputs": (torch.zeros(2, 3, 4, 5, device="meta"),)}, "an output is on meta; wanted it on cpu"),
+        (
+            {"x": torch.zeros(2, 3, 4, 5, dtype=torch.int32)},
+            "x must be a tensor of floats; got a tensor of torch.int32",
+        ),
+        ({"x": torch.zeros(2, 0, 4)}, r"hold numbers; got shape \(2, 0, 4\)"),
+        ({"x": torch.zeros(())}, r"x must be \[B, ...\]"),
+        ({"row": Coefficients(cx=math.nan)}, "cx must be finite; got nan"),
+        ({"row": Coefficients(ax=(1.0, math.inf))}, r"ax must be finite; got \(1.0, inf\)"),
+        ({"row": Coefficients(lo=math.nan)}, "lo must be finite"),
+        ({"row": Coefficients(cg=(1.0, 2.0, 3.0))}, "cg has 3 numbers; wanted one, or one for each of 2 samples"),
+        ({"weights": (math.inf,)}, r"weights\[0\] must be finite"),
+        ({"rescale": 1.5}, "rescale must be in 0..1; got 1.5"),
+        (
+            {"row": Coefficients(cz=1.0), "noise": torch.zeros(3, 3, 4, 5)},
+            r"noise of shape \(3, 3, 4, 5\); wanted one that broadcasts",
+        ),
+        ({"row": Coefficients(cz=1.0), "noise": 3}, "noise must be a tensor; got 3"),
+        ({"mask": torch.zeros(3, 4), "known": torch.zeros(2, 3, 4, 5)}, r"mask of shape \(3, 4\)"),
+        ({"out_dtype": torch.int8}, "out_dtype must be a float dtype"),
     ],
 )
 def test_what_a_row_needs_and_does_not_get_is_named(change: dict, message: str) -> None:
@@ -126,3 +152,53 @@ def test_what_a_row_needs_and_does_not_get_is_named(change: dict, message: str) 
     arguments = {"x": x, "outputs": (x,), "row": Coefficients(cx=1.0), **change}
     with pytest.raises(ValueError, match=message):
         noise_step(**arguments)
+
+
+def test_the_reference_has_the_gradient_of_the_formula() -> None:
+    x, m0, m1, h, known = tensors(5)
+    leaves = [t[:, :2, :2, :2].clone().requires_grad_() for t in (x, m0, m1, h, known)]
+    row = Coefficients(cx=0.7, cg=-0.2, c0=0.4, ch=(0.3,), ax=1.3, am=-0.8, lo=-1.0, hi=1.0, k0=0.9)
+    mask = torch.full((2, 1, 2, 2), 0.3, dtype=torch.float64)
+
+    def step(x: Tensor, m0: Tensor, m1: Tensor, h: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        options = {"weights": (2.0, -1.0), "rescale": 0.5, "history": (h,), "mask": mask, "known": known}
+        result = noise_step(x, (m0, m1), row, **options)
+        return result.x, result.x0
+
+    assert torch.autograd.gradcheck(step, leaves)
+
+
+def test_a_step_writes_to_none_of_its_inputs_and_returns_none_of_them() -> None:
+    inputs = tensors(5, dtype=torch.float32)
+    before = [t.clone() for t in inputs]
+    x, m, h, z, known = inputs
+    row = Coefficients(cg=1.0, ch=(0.1,), cz=0.1, lo=-1.0, hi=1.0)
+    result = noise_step(
+        x, (m,), row, history=(h,), noise=z, mask=torch.ones(2, 1, 4, 5), known=known, next_dtype=torch.float32
+    )
+    result.x.zero_(), result.x0.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
+
+
+def test_a_compiled_step_is_the_eager_one_bit_for_bit() -> None:
+    x, m, z = tensors(3, dtype=torch.float32)
+    row = Coefficients(cx=0.7, cg=0.3, cz=0.6, ax=1.3, am=-0.8, lo=-1.0, hi=1.0)
+    compiled = torch.compile(noise_step, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, (m,), row, noise=z).x, noise_step(x, (m,), row, noise=z).x)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(2, 4, 64, 64), (2, 4, 5, 6, 6), (2, 3, 5, 7, 7)])
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_a_gpus_step_is_the_cpus_bit_for_bit(shape: tuple[int, ...], rescale: float) -> None:
+    x, m0, m1, m2, h0, h1, h2, known = (normals(i, shape, dtype=torch.float16) for i in range(8))
+
+    def step(device: str) -> Tensor:
+        on = [t.to(device) for t in (x, m0, m1, m2, h0, h1, h2, known)]
+        return noise_step(
+            on[0], on[1:4], FULL, weights=(2.0, -1.5, 0.5), rescale=rescale, history=on[4:7],
+            noise=Draw(5, 3, "a"), mask=(on[0][:, :1] > 0), known=on[7], known_noise=Draw(5, 3, "b"),
+            next_dtype=torch.bfloat16,
+        ).x.cpu()  # fmt: skip
+
+    assert torch.equal(step("cuda"), step("cpu"))

@@ -1,4 +1,4 @@
-"""One sampling step in one launch, bit for bit `noise_step_reference`: each input read once, each result written once.
+"""One sampling step in one launch, bit for bit `noise_step_reference`: inputs are read once, results written once.
 
     g   = (sum_k w_k m_k) f                             guidance; f rescales it, sample by sample
     x0  = clamp(ax x + am g, lo, hi)
@@ -115,7 +115,7 @@ def _step_kernel(
             key = tl.load(p_known_keys + b)
             b_z = normals(key, block, frames, pixels, known_step, known_stream, LAYOUT, KNOWN_SHARED, BLOCK)
             b_known = plus(b_known, p_row, b_z, 16, USED, 0x8000)
-        b_mask = tl.load(p_mask + b.to(tl.int64) * mask_stride + o_i % mask_period, mask=m_i, other=0.0)
+        b_mask = tl.load(p_mask + b.to(tl.int64) * mask_stride + o_i % mask_period, mask=m_i, other=0)
         b_mask = b_mask.to(tl.float32)
         b_out = b_mask * b_out + (1.0 - b_mask) * b_known
     tl.store(p_out + base + o_i, b_out.to(p_out.dtype.element_ty), mask=m_i)
@@ -137,47 +137,60 @@ def tree_sum(b_x, LEVELS: tl.constexpr):
 
 
 @triton.jit
+def moments(b_x, m_i, count, LEVELS: tl.constexpr):
+    """Sum of the first `count` numbers, and of their squared deviations from their mean. Zero beyond them."""
+    total = tree_sum(tl.where(m_i, b_x, 0.0), LEVELS)
+    b_off = tl.where(m_i, b_x - tl.div_rn(total, count), 0.0)
+    return total, tree_sum(b_off * b_off, LEVELS)
+
+
+@triton.jit
 def _moments_kernel(
     p_m0, p_m1, p_m2, p_m3, p_row, p_parts, n, row_stride, parts,
     OUTPUTS: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
-    """Sums over one block of one sample: of m0 and of g, each less its first element of the sample, and of their
-    squares. p_parts: float32 [B, 4, parts], a block being 2^LEVELS elements. Grid: B * parts.
+    """The moments of one block of 2^LEVELS elements of one sample: of m0 and of the guided output.
+
+    p_parts: float32 [B, 4, parts]: sum and squared deviations of m0, then of g. Grid: B * parts.
     """
-    BLOCK: tl.constexpr = 1 << LEVELS
     b = tl.program_id(0) // parts
     block = tl.program_id(0) % parts
     base = b.to(tl.int64) * n
-    o_i = block * BLOCK + tl.arange(0, BLOCK)
+    o_i = block * (1 << LEVELS) + tl.arange(0, 1 << LEVELS)
     m_i = o_i < n
-    p_row = p_row + b * row_stride
-    b_g = guidance(p_m0, p_m1, p_m2, p_m3, p_row, base, o_i, m_i, OUTPUTS)
-    g_first = guidance(p_m0, p_m1, p_m2, p_m3, p_row, base, 0, True, OUTPUTS)
-    b_m = load(p_m0, base, o_i, m_i)
-    m_first = tl.load(p_m0 + base).to(tl.float32)
-    b_m = tl.where(m_i, b_m - m_first, 0.0)
-    b_g = tl.where(m_i, b_g - g_first, 0.0)
+    b_g = guidance(p_m0, p_m1, p_m2, p_m3, p_row + b * row_stride, base, o_i, m_i, OUTPUTS)
+    count = tl.cast(tl.minimum(n - block * (1 << LEVELS), 1 << LEVELS), tl.float32)
+    sum_m, square_m = moments(load(p_m0, base, o_i, m_i), m_i, count, LEVELS)
+    sum_g, square_g = moments(b_g, m_i, count, LEVELS)
     p_part = p_parts + b * 4 * parts + block
-    tl.store(p_part, tree_sum(b_m, LEVELS))
-    tl.store(p_part + parts, tree_sum(b_m * b_m, LEVELS))
-    tl.store(p_part + 2 * parts, tree_sum(b_g, LEVELS))
-    tl.store(p_part + 3 * parts, tree_sum(b_g * b_g, LEVELS))
+    tl.store(p_part, sum_m)
+    tl.store(p_part + parts, square_m)
+    tl.store(p_part + 2 * parts, sum_g)
+    tl.store(p_part + 3 * parts, square_g)
 
 
 @triton.jit
-def _factor_kernel(p_parts, p_row, p_factor, n, row_stride, parts, LEVELS: tl.constexpr):
-    """From the moments of sample b the factor of its guidance. 2^LEVELS >= parts. Grid: B."""
-    b = tl.program_id(0)
+def spread(p_part, n, parts, BLOCK: tl.constexpr, LEVELS: tl.constexpr):
+    """Squared deviations from the mean of a whole sample, from the moments of its blocks: [2, parts] at p_part."""
     o_p = tl.arange(0, 1 << LEVELS)
     m_p = o_p < parts
-    p_part = p_parts + b * 4 * parts + o_p
-    count = tl.cast(n, tl.float32)
-    sum_m = tree_sum(tl.load(p_part, mask=m_p, other=0.0), LEVELS)
-    square_m = tree_sum(tl.load(p_part + parts, mask=m_p, other=0.0), LEVELS)
-    sum_g = tree_sum(tl.load(p_part + 2 * parts, mask=m_p, other=0.0), LEVELS)
-    square_g = tree_sum(tl.load(p_part + 3 * parts, mask=m_p, other=0.0), LEVELS)
-    spread_m = square_m - tl.div_rn(sum_m * sum_m, count)
-    spread_g = square_g - tl.div_rn(sum_g * sum_g, count)
+    b_sum = tl.load(p_part + o_p, mask=m_p, other=0.0)
+    b_square = tl.load(p_part + parts + o_p, mask=m_p, other=0.0)
+    b_count = tl.minimum(n - o_p * BLOCK, BLOCK).to(tl.float32)
+    mean = tl.div_rn(tree_sum(b_sum, LEVELS), tl.cast(n, tl.float32))
+    b_off = tl.div_rn(b_sum, b_count) - mean
+    return tree_sum(tl.where(m_p, b_square + b_off * b_off * b_count, 0.0), LEVELS)
+
+
+@triton.jit
+def _factor_kernel(
+    p_parts, p_row, p_factor, n, row_stride, parts, BLOCK: tl.constexpr, LEVELS: tl.constexpr
+):  # fmt: skip
+    """From the moments of sample b's blocks the factor of its guidance. 2^LEVELS >= parts. Grid: B."""
+    b = tl.program_id(0)
+    p_part = p_parts + b * 4 * parts
+    spread_m = spread(p_part, n, parts, BLOCK, LEVELS)
+    spread_g = spread(p_part + 2 * parts, n, parts, BLOCK, LEVELS)
     ratio = tl.sqrt_rn(tl.div_rn(spread_m, spread_g))
     p_row = p_row + b * row_stride
     tl.store(p_factor + b, ratio * tl.load(p_row + 18) + tl.load(p_row + 19))
