@@ -192,7 +192,7 @@ def _folded_rows(
 @lru_cache(maxsize=64)
 def _edits(source: tuple[int, ...], device: torch.device) -> Tensor:
     """[B, 1], float32: 1 where a row is an edit of another."""
-    return torch.tensor([[float(s != b)] for b, s in enumerate(source)], device=device)
+    return torch.tensor([[1.0 if s != b else 0.0] for b, s in enumerate(source)], device=device)
 
 
 def _column(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -90,9 +90,11 @@ def _fwd_kernel(
     b_sum = tl.sum(b_p, 2)
     if BIAS:
         b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)
-    b_p = (b_p / b_sum[:, :, None]).to(b_v1.dtype)
-    b_o1 = tl.dot(b_p, b_v1, input_precision=PREC)
+    # Divided by after the product, so that the largest exponential, 1, is not rounded.
+    b_inverse = (1.0 / b_sum)[:, :, None]
+    b_p = b_p.to(b_v1.dtype)
+    b_o1 = tl.dot(b_p, b_v1, input_precision=PREC) * b_inverse
     _store_block(p_o, o_p, o_f64, m_r, s_op, s_of, o_1, b_o1, D, VEC, WHOLE_1)
     if D2 > 0:
-        b_o2 = tl.dot(b_p, b_v2, input_precision=PREC)
+        b_o2 = tl.dot(b_p, b_v2, input_precision=PREC) * b_inverse
         _store_block(p_o, o_p, o_f64, m_r, s_op, s_of, o_2, b_o2, D, VEC, WHOLE_2)
