@@ -8,6 +8,8 @@ from torch import Tensor
 
 from mezzotint import Conditioning, Denoiser, Latents, UserError
 from mezzotint_sampling.combined import CombinedConditioning, check_windows
+from mezzotint_sampling.guidance import ClassifierFree
+from mezzotint_sampling.guidance_gradient import ClassifierGuidance
 
 __all__ = ["check_inputs"]
 
@@ -17,6 +19,7 @@ def check_inputs(denoiser: Denoiser, conditioning: Conditioning, latents: Latent
     _check_latents(denoiser, latents)
     _check_mask(latents)
     _check_conditioning(conditioning, latents)
+    _check_guidance(denoiser, latents)
 
 
 def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
@@ -64,6 +67,19 @@ def _check_conditioning(conditioning: Conditioning, latents: Latents, where: str
         for i, part in enumerate(conditioning.parts):
             _check_conditioning(part.conditioning, latents, f"{where}.parts[{i}]")
             _check_part_mask(part.mask, latents.data, f"{where}.parts[{i}].mask")
+
+
+def _check_guidance(denoiser: Denoiser, latents: Latents) -> None:
+    """What guidance brings along is for one sample or for each, too."""
+    batch = latents.data.shape[0]
+    for patch in denoiser.patches:
+        if isinstance(patch, ClassifierFree):
+            _check_conditioning(patch.negative, latents, "the negative of guidance")
+        if isinstance(patch, ClassifierGuidance) and len(patch.labels) not in (1, batch):
+            raise UserError(
+                f"classifier guidance has {len(patch.labels)} labels; "
+                f"wanted 1 or {batch}, the batch of the latents"
+            )
 
 
 def _check_part_mask(mask: Tensor | None, data: Tensor, where: str) -> None:

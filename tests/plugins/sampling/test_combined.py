@@ -15,7 +15,7 @@ from mezzotint_sampling.checks import check_inputs
 from mezzotint_sampling.combined import CombinedPredictor, combining
 from mezzotint_sampling.conditioning import for_batch
 from mezzotint_sampling.guidance import ClassifierFreePredictor
-from mezzotint_sampling.guidance_nodes import combine_conditions, limit_condition
+from mezzotint_sampling.guidance_nodes import combine_conditions, guide_by_classifier, limit_condition
 
 LEVEL = NoiseLevel(0.6, 0.8, 500.0, step=2, steps=9)
 SHAPE = (2, 3, 4, 6)
@@ -179,6 +179,19 @@ def test_what_does_not_fit_the_latents_is_said_before_anything_runs(denoiser: De
         check_inputs(denoiser, masked, latents)
     with pytest.raises(UserError, match="no condition holds after 0 of the run"):
         check_inputs(denoiser, limit_condition(A, start=0.2), latents)
+
+
+def test_what_guidance_brings_along_is_checked_too(denoiser: Denoiser) -> None:
+    latents = Latents(torch.zeros(4, 3, 4, 4), space="s")
+    many = Conditioning(context=torch.zeros(2, 4, 8))
+    with pytest.raises(UserError, match=r"the negative of guidance.context is for 2 samples; wanted 1 or 4"):
+        check_inputs(nodes.guide(denoiser, many), A, latents)
+    with pytest.raises(UserError, match=r"the negative of guidance.parts\[1\].context is for 2 samples"):
+        check_inputs(nodes.guide(denoiser, combine_conditions(conditionings=[A, many])), A, latents)
+    with pytest.raises(UserError, match="classifier guidance has 3 labels; wanted 1 or 4"):
+        check_inputs(guide_by_classifier(denoiser, denoiser, label=[1, 2, 3]), A, latents)
+    with pytest.raises(UserError, match="no condition holds after 0 of the run"):
+        nodes.guide(denoiser, limit_condition(A, start=0.5))
 
 
 def test_the_nodes_keep_what_every_node_promises() -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from mezzotint import Noise, NoiseLevel, UserError
 from mezzotint_kernels import Draw
 from mezzotint_sampling.noise import numbers_of
+from mezzotint_sampling.run import run
+from mezzotint_sampling.sigmas import make_sigmas
 
 CLIP = (1, 4, 4, 32, 32)
 SMALL = (2, 3, 4, 4)
@@ -174,6 +176,19 @@ def test_ancestral_noise_of_a_step_is_that_of_its_halves() -> None:
         return up * source.between(1, first, second) / s**2
 
     torch.testing.assert_close(added(a, b) + added(b, c), added(a, c), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde"])
+def test_a_finer_run_on_one_path_refines_the_picture(sampler: str, gaussian: Any) -> None:
+    """On a path the run has a limit; with noise of its own each number of steps makes another picture."""
+    model, x = gaussian(), torch.randn(SMALL, generator=torch.Generator().manual_seed(1))
+
+    def made(kind: Any, steps: int) -> Tensor:
+        levels = make_sigmas(model.schedule, steps, "karras")
+        return run(sampler, model, None, x, levels, numbers_of(Noise(3, kind), SMALL))
+
+    apart = {kind: float((made(kind, 16) - made(kind, 64)).std()) for kind in ("philox", "brownian")}
+    assert apart["brownian"] < apart["philox"] / 4
 
 
 @pytest.mark.parametrize("pair", [(1.0, 0.0), (1.0, 1.0), (2.0, 2.0000001)])
