@@ -127,6 +127,7 @@ def _case(part: str, shape: Shape) -> Case:
         moved_bytes=partial(_moved_bytes, part, shape),
         eager_bytes=_eager_bytes(shape) if part == "forward" else None,
         ci=(part, shape) in _CI,
+        shown=not shape.bias and shape.dtype != torch.float32,
     )
 
 

@@ -106,6 +106,7 @@ def _case(shape: Shape) -> Case:
         # torch copies the slots' keys and values together, and reads the copy.
         eager_bytes=2 * rows * (shape.queries + 3 * shape.slots * shape.keys),
         ci=shape == _VIDEO[1],
+        shown=shape in _VIDEO,
     )
 
 

@@ -104,6 +104,7 @@ def _case(shape: Shape) -> Case:
         # Logits and probabilities of each row written and read; of an edit's, the mapped and the mixed ones too.
         eager_bytes=fewest + 4 * map_bytes + 4 * map_bytes // 2,
         ci=shape == _LAYERS[0],
+        shown=shape in _LAYERS,
     )
 
 

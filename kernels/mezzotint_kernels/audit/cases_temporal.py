@@ -90,6 +90,7 @@ def _case(shape: Shape) -> Case:
         # q, k, v and the result are permuted: each is read and written once more.
         eager_bytes=12 * whole + bias,
         ci=shape == _CLIPS[0],
+        shown=shape in _CLIPS,
     )
 
 

@@ -69,6 +69,7 @@ def _case(use: Use) -> Case:
         # torch makes a result for each term, reads it for its weight, and reads and writes the sum.
         eager_bytes=rows * (shape.slots * (2 * shape.keys + 5 * shape.queries)) + masks,
         ci=use == _USES[1],
+        shown=use in _USES,
     )
 
 
