@@ -36,11 +36,11 @@ class Guards:
         """An output of `shape`, NaN throughout, between guard cells. strides: dense by default."""
         meta = torch.zeros(shape, device="meta").stride() if strides is None else strides
         span = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, meta, strict=True))
-        buffer = torch.zeros(span + 2 * GUARD, dtype=dtype)
+        buffer = torch.zeros(span + 2 * GUARD, dtype=dtype, device="cpu")
         buffer.untyped_storage().fill_(0xFF)
         self._buffers.append((buffer, span))
         # Not a view: autograd treats views that an op returns in a way of their own.
-        return torch.zeros(0, dtype=dtype).set_(buffer.untyped_storage(), GUARD, shape, meta)
+        return torch.zeros(0, dtype=dtype, device="cpu").set_(buffer.untyped_storage(), GUARD, shape, meta)
 
     def check(self) -> None:
         """Raises: AssertionError: something was written outside an output."""
