@@ -61,7 +61,10 @@ class UNetPredictor:
             out = out.unflatten(0, (batch, frames)).transpose(1, 2)
         else:
             out = self._evaluate(x, level, self._inputs(conditioning, x.shape[0], 1))
-        return Prediction((out,), (1.0,), self.schedule.prediction)
+        # Twice the channels: the second half says what the variance is.
+        first, *rest = out.split(x.shape[1], dim=1)
+        variance = rest[0] if rest else None
+        return Prediction((first,), (1.0,), self.schedule.prediction, variance=variance)
 
     def _evaluate(self, x: Tensor, level: NoiseLevel, inputs: dict[str, Tensor]) -> Tensor:
         import torch

@@ -129,6 +129,24 @@ def test_conditioning_that_does_not_fit_is_refused(tiny, ctx, conditioning, mess
         model.predict(torch.zeros(2, 4, 8, 8), LEVEL, conditioning)
 
 
+@pytest.mark.parametrize("frames", [(), (2,)])
+def test_a_network_with_twice_the_channels_says_its_variance(frames, tiny, ctx, monkeypatch):
+    model = ctx.realise(checkpoint(tiny.source).denoiser)
+    x = torch.randn(2, 4, *frames, 8, 8)
+    conditioning = Conditioning(context=torch.randn(1, 16, 64))
+    plain = model.predict(x, LEVEL, conditioning)
+    assert plain.variance is None
+    last = model.module.conv_out
+    doubled = torch.nn.Conv2d(last.in_channels, 8, last.kernel_size, padding=last.padding)
+    with torch.no_grad():
+        doubled.weight.copy_(torch.cat((last.weight, 2 * last.weight)))
+        doubled.bias.copy_(torch.cat((last.bias, 2 * last.bias)))
+    monkeypatch.setattr(model.module, "conv_out", doubled)
+    both = model.predict(x, LEVEL, conditioning)
+    torch.testing.assert_close(both.combined(), plain.combined())
+    torch.testing.assert_close(both.variance, 2 * plain.combined())
+
+
 def test_half_precision_computes_in_it_and_answers_in_the_caller_s_type(tiny, ctx):
     model = ctx.realise(checkpoint(tiny.source, dtype="bfloat16").denoiser)
     assert next(model.module.parameters()).dtype == torch.bfloat16
