@@ -82,7 +82,7 @@ class CombinedPredictor(Wrapped):
 
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         if not isinstance(conditioning, CombinedConditioning):
-            return self.model.predict(x, level, conditioning)
+            return super().predict(x, level, conditioning)
         return self.predict_many(x, level, (conditioning,))[0]
 
     def predict_many(
@@ -174,4 +174,4 @@ def _reduced(mask: Tensor, x: Tensor) -> Tensor:
     small = functional.interpolate(flat, size=tuple(x.shape[-2:]), mode="area")
     if mask.dim() == 4:
         return small.unsqueeze(2) if x.dim() == 5 else small
-    return small.unflatten(0, (mask.shape[0], mask.shape[2])).movedim(1, 2)
+    return small.view(mask.shape[0], mask.shape[2], 1, *small.shape[-2:]).movedim(1, 2)

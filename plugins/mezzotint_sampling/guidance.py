@@ -62,7 +62,7 @@ class ClassifierFreePredictor(Wrapped):
         """The two outputs, conditional first; at scale 1 only that one is evaluated."""
         scale = strength(level, self.scale, self.strengths, off=1.0)
         if scale == 1:
-            return self.model.predict(x, level, conditioning)
+            return super().predict(x, level, conditioning)
         asked = (conditioning or Conditioning(), self.negative)
         positive, negative = (_collapsed(p) for p in self.model.predict_many(x, level, asked))
         weights = tuple(w * scale for w in positive.weights)

@@ -84,7 +84,7 @@ class PerturbedPredictor(Wrapped):
 
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         """At strength 0 the model's own prediction; else one output more."""
-        given = self.model.predict(x, level, conditioning)
+        given = super().predict(x, level, conditioning)
         scale = strength(level, self.perturbation, self.strengths, off=0.0)
         if scale == 0:
             return given
@@ -112,10 +112,10 @@ class SelfAttentionPredictor(Wrapped):
         """At strength 0 the model's own prediction; else one output more."""
         scale = strength(level, self.settings.scale, self.settings.schedule, off=0.0)
         if scale == 0 or level.alpha == 0:
-            return self.model.predict(x, level, conditioning)
+            return super().predict(x, level, conditioning)
         watch = _Watch(x)
         with self.model.inject(watch, (self.site,)):
-            given = self.model.predict(x, level, conditioning)
+            given = super().predict(x, level, conditioning)
         x0 = clean(given.kind, level, x, given.outputs[0])
         seen = watch.attended() > self.settings.threshold
         blurred = x0.where(~seen, _blurred(x0, self.settings.radius, self.settings.blur))
@@ -143,7 +143,7 @@ class _Watch:
             scale = call.query.shape[-1] ** -0.5 if call.scale is None else call.scale
             logits = call.query[:rows].float() @ call.key[:rows].float().transpose(-1, -2) * scale
             attention = logits.softmax(-1).mean(1).sum(1)  # [B * F, M]: the mean over places is 1
-            self.found = attention.unflatten(1, call.size)
+            self.found = attention.view(-1, *call.size)
         return attend(call)
 
     def attended(self) -> Tensor:
@@ -154,7 +154,7 @@ class _Watch:
         large = functional.interpolate(self.found[:, None], size=tuple(self.x.shape[-2:]), mode="nearest")
         if self.x.dim() == 4:
             return large
-        return large.unflatten(0, (self.x.shape[0], self.frames)).transpose(1, 2)
+        return large.view(self.x.shape[0], self.frames, 1, *large.shape[-2:]).transpose(1, 2)
 
 
 def chosen_sites(model: Any, layers: Sequence[str]) -> list[AttentionSite]:

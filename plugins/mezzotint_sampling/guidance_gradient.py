@@ -107,7 +107,7 @@ class GradientPredictor(Wrapped):
         if scale != 0 and level.alpha > 0:
             scale *= self._variance(level)
         if scale == 0 or level.alpha == 0:
-            return self.model.predict(x, level, conditioning)
+            return super().predict(x, level, conditioning)
         given, gradient = self._evaluated(x, level, conditioning)
         from mezzotint_sampling.run import clean_row
 

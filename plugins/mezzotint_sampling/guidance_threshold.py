@@ -44,7 +44,7 @@ class ThresholdPredictor(Wrapped):
         self.percentile = percentile
 
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
-        given = self.model.predict(x, level, conditioning)
+        given = super().predict(x, level, conditioning)
         x0 = clean(given.kind, level, x, finished(given))
         bounded = thresholded(x0, self.limit, self.percentile)
         return replace(given, outputs=(bounded,), weights=(1.0,), kind="x0", rescale=0.0)

@@ -42,7 +42,9 @@ class Wrapped:
         return getattr(self.model, name)
 
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
-        raise NotImplementedError
+        """The model's own prediction; each kind of guidance makes another one of it."""
+        prediction: Prediction = self.model.predict(x, level, conditioning)
+        return prediction
 
     def predict_many(
         self, x: Tensor, level: NoiseLevel, conditionings: Sequence[Conditioning]
