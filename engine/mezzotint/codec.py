@@ -133,7 +133,9 @@ class _Encoder:
         self.types = types
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[int, dict[str, Any]] = {}
-        self._torch = sys.modules.get("torch")  # a tensor cannot exist before torch was imported
+        # A tensor cannot exist before torch was imported; another thread may be just importing it.
+        torch = sys.modules.get("torch")
+        self._torch = torch if hasattr(torch, "Tensor") and hasattr(torch, "Size") else None
 
     def visit(self, value: Any, where: str, depth: int) -> Any:
         kind = type(value)

@@ -331,3 +331,8 @@ def test_an_undecorated_subclass_is_refused() -> None:
 
     with pytest.raises(PluginError, match="must be decorated with @dataclass"):
         encode(Forgot(torch.ones(1)))
+
+
+def test_a_value_is_encoded_while_another_thread_is_still_importing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))
+    assert encode({"levels": (1.0, 0.5)}).tensors == {}
