@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,7 @@ def checked_options(name: str, sampler: Sampler, options: Mapping[str, Any]) -> 
 
 
 def _checked(name: str, sampler: Sampler, parameter: inspect.Parameter, value: Any) -> Any:
-    annotation = parameter.annotation
-    if isinstance(annotation, str):
-        # Only this one: the others may name what is imported for type checkers alone.
-        annotation = eval(annotation, getattr(sampler, "__globals__", {}))
+    annotation = _resolved(sampler, parameter)
     if annotation is parameter.empty:
         return value
     try:
@@ -49,6 +47,15 @@ def _checked(name: str, sampler: Sampler, parameter: inspect.Parameter, value: A
         raise UserError(
             f"option {parameter.name!r} of sampler {name!r} is {value!r}; wanted: {wanted.lower()}"
         ) from None
+
+
+def _resolved(sampler: Sampler, parameter: inspect.Parameter) -> Any:
+    """The annotation of this parameter alone: the others may name what is imported for type checkers only."""
+    alone = type("Alone", (), {"__annotations__": {parameter.name: parameter.annotation}})
+    if parameter.annotation is parameter.empty:
+        return parameter.empty
+    names = getattr(sampler, "__globals__", {})
+    return typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name]
 
 
 def _known(option: str, own: list[str]) -> str:
