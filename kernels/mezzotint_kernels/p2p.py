@@ -103,7 +103,8 @@ def p2p_attention(
     """
     factor = _check(q, k, v, source, key_bias, scale)
     w, u = _folded_rows(v, source, mapping, alpha, c)
-    return p2p_op(q, k, w, u, list(source), key_bias, None, None, factor)[0]
+    out: Tensor = p2p_op(q, k, w, u, list(source), key_bias, None, None, factor)[0]
+    return out
 
 
 def p2p_attention_with_maps(
@@ -153,7 +154,8 @@ def p2p_attention_folded(
         raise ValueError(
             f"w is {w.dtype} {tuple(w.shape)} on {w.device}; wanted what u is: {u.dtype} {tuple(u.shape)}"
         )
-    return p2p_op(q, k, w, u, list(source), key_bias, None, None, factor)[0]
+    out: Tensor = p2p_op(q, k, w, u, list(source), key_bias, None, None, factor)[0]
+    return out
 
 
 def p2p_attention_reference(

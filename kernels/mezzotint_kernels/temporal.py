@@ -60,7 +60,8 @@ def temporal_attention(
     Raises: ValueError: shapes, dtypes, devices or strides do not fit, or a dimension is 0 (a clip of no frames).
     """
     bias, scale = _check(q, k, v, bias, scale)
-    return _call(q, k, v, bias, causal, scale)
+    out: Tensor = _call(q, k, v, bias, causal, scale)
+    return out
 
 
 def temporal_attention_reference(
@@ -201,8 +202,7 @@ def temporal_arguments(
     for name, x in (("q", q), ("k", k), ("v", v), ("o", out)):
         found |= {f"s_{name}{axis}": stride // step for axis, stride in zip("bfph", x.stride(), strict=False)}
     for axis, dimension in (("b", 0), ("h", 1)):
-        shared = bias is None or bias.shape[dimension] == 1
-        found[f"s_b{axis}"] = 0 if shared else bias.stride(dimension)
+        found[f"s_b{axis}"] = 0 if bias is None or bias.shape[dimension] == 1 else bias.stride(dimension)
     found |= {"P": pixels, "H": heads, "F": frames, "BLOCKS": -(-pixels // tile.rows)}
     found |= {"D": size, "D1": first, "D2": second, "FP": 16 if frames <= 16 else 32, "PB": tile.rows}
     found |= {"VEC": step, "CAUSAL": causal, "BIAS": bias is not None}
@@ -233,7 +233,7 @@ def _backward(
     """The softmax's derivative written out, on the probabilities computed again, a block of pixels at a time."""
     wide = torch.promote_types(q.dtype, torch.float32)
     samples, frames, pixels, heads, _ = q.shape
-    found = tuple(q.new_empty(q.shape) for _ in range(3))
+    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
     dmask = q.new_zeros((samples, heads, frames, frames), dtype=wide)
     mask = dmask if bias is None else bias.to(wide).expand(dmask.shape)
     if causal:
@@ -242,14 +242,14 @@ def _backward(
     for b in range(samples):
         for start in range(0, pixels, step):
             part = slice(start, start + step)
-            views = (x[b, :, part].permute(1, 2, 0, 3).to(wide) for x in (grad, q, k, v))
-            *pieces, dlogits = _softmax_gradients(*views, mask[b], scale)
-            for whole, piece in zip(found, pieces, strict=True):
+            g_b, q_b, k_b, v_b = (x[b, :, part].permute(1, 2, 0, 3).to(wide) for x in (grad, q, k, v))
+            *pieces, dlogits = _softmax_gradients(g_b, q_b, k_b, v_b, mask[b], scale)
+            for whole, piece in zip((dq, dk, dv), pieces, strict=True):
                 whole[b, :, part] = piece.permute(2, 0, 1, 3)
             if bias is not None:
                 dmask[b] += dlogits.sum(0)
     dbias = q.new_empty(0, dtype=wide) if bias is None else dmask.sum_to_size(bias.shape).to(bias.dtype)
-    return (*found, dbias)
+    return dq, dk, dv, dbias
 
 
 def _softmax_gradients(

@@ -38,6 +38,9 @@ TILES |= _rows("attention_forward", (40, 64, 80, 128), AMD, Tile(128, 64, warps=
 # D160 on gfx942: 128x64 wants 72 KiB of its 64 KiB of LDS.
 TILES |= _rows("attention_forward", (160,), AMD, Tile(64, 64, warps=4))
 
+# float32: each product is three (AMD: six), and their operands fill the registers. Wider heads are not tried yet.
+TILES |= _rows("attention_forward.fp32", (40, 64, 80), ("sm90", *AMD), Tile(64, 32, warps=4))
+
 # attention_backward_kv keeps four blocks of a head in registers: keys, values and their gradients. From D128 on
 # (sm80: D64) that takes 8 warps. sm80, D80: 64x64 spills by 4 warps and by 8. sm80, D160: every tile tried spills.
 TILES |= _rows("attention_backward_kv", (40, 64, 80), NVIDIA, Tile(64, 64, warps=4))
@@ -55,10 +58,35 @@ TILES |= _rows("attention_backward_q", (160,), ("sm80",), Tile(64, 32, warps=4))
 TILES |= _rows("attention_backward_q", (40, 64, 80), AMD, Tile(64, 64, warps=4, stages=1))
 TILES |= _rows("attention_backward_q", (128, 160), AMD, Tile(64, 32, warps=4, stages=1))
 
+# attention_indexed: attention's tiles where the table's loop around them leaves the registers, half the rows on
+# sm80 for D128. No row, so the reference: sm80 D160 (five tiles spill 8 to 48 bytes), sm100 D128 and D160 (128x64
+# spills 40 and 248; no other was tried), float32 (64x32 spills from D128 on; below, not all cases were compiled).
+TILES |= _rows("attention_indexed", (40, 64, 80), NVIDIA, Tile(128, 64, warps=8))
+TILES |= _rows("attention_indexed", (128,), ("sm80",), Tile(64, 64, warps=8))
+TILES |= _rows("attention_indexed", (128, 160), ("sm90",), Tile(128, 64, warps=8))
+# gfx942 with 64 keys spills 3 to 33 scalar registers.
+TILES |= _rows("attention_indexed", (40, 64, 80, 128, 160), AMD, Tile(64, 32, warps=4))
+
+# attention_terms keeps a second accumulator, so half of the queries, or more warps for them, and on sm80 half of
+# the keys. No row: sm80 D160 (four tiles spill 64 to 216 bytes), sm100 D80 (64x64, 4 warps: 240) and D160 (64x64,
+# 8 warps: 200), float32 (not compiled).
+TILES |= _rows("attention_terms", (40,), ("sm80",), Tile(64, 64, warps=4))
+TILES |= _rows("attention_terms", (64, 80), ("sm80",), Tile(64, 32, warps=4))
+TILES |= _rows("attention_terms", (40, 64, 80), ("sm90",), Tile(64, 64, warps=4))
+TILES |= _rows("attention_terms", (40, 64), ("sm100",), Tile(64, 64, warps=4))
+TILES |= _rows("attention_terms", (128,), NVIDIA, Tile(64, 64, warps=8))
+TILES |= _rows("attention_terms", (160,), ("sm90",), Tile(64, 64, warps=8))
+# gfx942 with 32 keys spills 1 to 17 scalar registers but for D64; with 16, D40 and D80 read 2 bytes at a time.
+TILES |= _rows("attention_terms", (64,), AMD, Tile(64, 32, warps=4))
+TILES |= _rows("attention_terms", (128, 160), AMD, Tile(64, 16, warps=4))
+
 # noise_step, normals: 512 elements and 4 warps read 16 bytes a thread of float32, and 8 of float16. With 1,024
 # elements float16 would be read 16 bytes a thread too, but the two layouts would meet in shared memory.
-TILES |= _rows("noise_step", (0,), (*NVIDIA, *AMD), Tile(512))
-TILES |= _rows("normals", (0,), (*NVIDIA, *AMD), Tile(512))
+TILES |= _rows("noise_step", (0,), NVIDIA, Tile(512))
+TILES |= _rows("normals", (0,), NVIDIA, Tile(512))
+# A wavefront has 64 lanes: two of them for the same 16 bytes a thread; four would load a mask of bytes by twos.
+TILES |= _rows("noise_step", (0,), AMD, Tile(512, warps=2))
+TILES |= _rows("normals", (0,), AMD, Tile(512, warps=2))
 # guidance_moments: its block is fixed, because the order of the sums is part of the result.
 TILES |= _rows("guidance_moments", (0,), NVIDIA, Tile(1024))
 # With 4 wavefronts gfx942's compiler takes all 512 registers for the sums and spills 68 bytes; with 2, 268.
@@ -74,7 +102,10 @@ TILES |= _rows("temporal_32", (40, 64, 80, 128, 160), (*NVIDIA, *AMD), Tile(2, s
 TILES |= _rows("temporal.fp32", (40, 64, 80), (*NVIDIA, *AMD), Tile(4, stages=1))
 
 # p2p: 64 queries by all 80 token columns. Float32 spills at every size (D40 on sm80: 216 bytes): no rows.
-TILES |= _rows("p2p", (40, 64, 80), ("sm80",), Tile(64, stages=1))
+TILES |= _rows("p2p", (64, 80), ("sm80",), Tile(64, stages=1))
 TILES |= _rows("p2p", (128,), ("sm80",), Tile(64, warps=8, stages=1))
+# D40: 64 queries spill 8 bytes at odd sizes with words and a bias; 8 warps would read the last 13 tokens 2 bytes at
+# a time.
+TILES |= _rows("p2p", (40,), ("sm80",), Tile(32, stages=1))
 # D160 on sm80 spills 24 to 160 bytes however it is cut; two launches of torch's attention serve there.
 TILES |= _rows("p2p", (40, 64, 80, 128, 160), ("sm90", "sm100", *AMD), Tile(64, stages=1))
