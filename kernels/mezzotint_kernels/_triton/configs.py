@@ -106,8 +106,8 @@ TILES |= _rows("temporal.fp32", (40, 64, 80), (*NVIDIA, *AMD), Tile(4, stages=1)
 # p2p: 64 queries by all 80 token columns. Float32 spills at every size (D40 on sm80: 216 bytes): no rows.
 TILES |= _rows("p2p", (64, 80), ("sm80",), Tile(64, stages=1))
 TILES |= _rows("p2p", (128,), ("sm80",), Tile(64, warps=8, stages=1))
-# D40: 64 queries spill 8 bytes at odd sizes with words and a bias; 8 warps would read the last 13 tokens 2 bytes at
-# a time.
+# D40: 64 queries spill 8 bytes at odd sizes with words and a bias; 8 warps would read the last 13 tokens by 2
+# bytes.
 TILES |= _rows("p2p", (40,), ("sm80",), Tile(32, stages=1))
 # D160 on sm80 spills 24 to 160 bytes however it is cut; two launches of torch's attention serve there.
 TILES |= _rows("p2p", (40, 64, 80, 128, 160), ("sm90", "sm100", *AMD), Tile(64, stages=1))
