@@ -61,23 +61,29 @@ TILES |= _rows("attention_backward_q", (40, 64, 80), AMD, Tile(64, 64, warps=4, 
 TILES |= _rows("attention_backward_q", (128, 160), AMD, Tile(64, 32, warps=4, stages=1))
 
 # attention_indexed: attention's tiles where the table's loop around them leaves the registers, half the rows on
-# sm80 for D128. No row, so the reference: sm80 D160 (five tiles spill 8 to 48 bytes), sm100 D128 and D160 (128x64
-# spills 40 and 248; no other was tried), float32 (64x32 spills from D128 on; below, not all cases were compiled).
+# sm80 for D128. No row, so the reference: sm80 D160 (six tiles spill 8 to 48 bytes), sm100 D128 (128x64 spills 40
+# bytes; no other was tried).
 TILES |= _rows("attention_indexed", (40, 64, 80), NVIDIA, Tile(128, 64, warps=8))
 TILES |= _rows("attention_indexed", (128,), ("sm80",), Tile(64, 64, warps=8))
 TILES |= _rows("attention_indexed", (128, 160), ("sm90",), Tile(128, 64, warps=8))
+# sm100 D160 in two stages spills 248 bytes at 128x64.
+TILES |= _rows("attention_indexed", (160,), ("sm100",), Tile(64, 32, warps=8, stages=1))
 # gfx942 with 64 keys spills 3 to 33 scalar registers.
 TILES |= _rows("attention_indexed", (40, 64, 80, 128, 160), AMD, Tile(64, 32, warps=4))
+# float32: 64x32 spills on sm80 from D64, on sm90 from D80; sm100 and gfx942 were not tried.
+TILES |= _rows("attention_indexed.fp32", (40,), ("sm80", "sm90"), Tile(64, 32, warps=4))
+TILES |= _rows("attention_indexed.fp32", (64,), ("sm90",), Tile(64, 32, warps=4))
 
 # attention_terms keeps a second accumulator, so half of the queries, or more warps for them, and on sm80 half of
-# the keys. No row: sm80 D160 (four tiles spill 64 to 216 bytes), sm100 D80 (64x64, 4 warps: 240) and D160 (64x64,
-# 8 warps: 200), float32 (not compiled).
+# the keys. No row: sm80 D160 (five tiles spill 64 to 216 bytes), sm100 D80 (64x64, 4 warps: 240), float32 (not
+# tried).
 TILES |= _rows("attention_terms", (40,), ("sm80",), Tile(64, 64, warps=4))
 TILES |= _rows("attention_terms", (64, 80), ("sm80",), Tile(64, 32, warps=4))
 TILES |= _rows("attention_terms", (40, 64, 80), ("sm90",), Tile(64, 64, warps=4))
 TILES |= _rows("attention_terms", (40, 64), ("sm100",), Tile(64, 64, warps=4))
 TILES |= _rows("attention_terms", (128,), NVIDIA, Tile(64, 64, warps=8))
 TILES |= _rows("attention_terms", (160,), ("sm90",), Tile(64, 64, warps=8))
+TILES |= _rows("attention_terms", (160,), ("sm100",), Tile(64, 32, warps=8, stages=1))
 # gfx942 with 32 keys spills 1 to 17 scalar registers but for D64; with 16, D40 and D80 read 2 bytes at a time.
 TILES |= _rows("attention_terms", (64,), AMD, Tile(64, 32, warps=4))
 TILES |= _rows("attention_terms", (128, 160), AMD, Tile(64, 16, warps=4))
