@@ -77,8 +77,12 @@ def draw_chart(
         _draw_line(axes, number, name, _drawable(points, x_scale, y_scale))
     axes.set(xlabel=x, ylabel=y, title=title, xscale=x_scale, yscale=y_scale)
     axes.grid(True, which="both", alpha=0.2)
+    if x_scale == "log":
+        _mark_values(axes, series)
     if any(name for name, _ in series):
-        axes.legend(fontsize="small", ncols=1 + len(series) // 12)
+        # Beside the chart where it would cover the lines.
+        beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(series) > 6 else {}
+        axes.legend(fontsize="small", **beside)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     return Image(torch.from_numpy(pixels)[None].float() / 255)
@@ -109,6 +113,16 @@ def _drawable(points: Points, x_scale: Scale, y_scale: Scale) -> list[tuple[floa
         return math.isfinite(value) and (scale == "linear" or value > 0)
 
     return [(a, b) for a, b in points if fits(a, x_scale) and fits(b, y_scale)]
+
+
+def _mark_values(axes: Axes, series: Sequence[tuple[str, Points]]) -> None:
+    """Ticks at the values themselves, where they are few: 5, 10, 20 and not 6 x 10^0."""
+    from matplotlib.ticker import NullLocator
+
+    values = sorted({a for _, points in series for a, _ in _drawable(points, "log", "linear")})
+    if 0 < len(values) <= 12:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_line(axes: Axes, number: int, name: str, points: list[tuple[float, float]]) -> None:

@@ -34,11 +34,12 @@ TILES: dict[tuple[str, int, str], Tile] = {}
 TILES |= _rows("attention_forward", (40, 64, 80, 128, 160), NVIDIA, Tile(128, 64, warps=8))
 # D160 on sm80: 128x64 and 64x64 spill where the sizes are odd.
 TILES |= _rows("attention_forward", (160,), ("sm80",), Tile(128, 32, warps=8))
-TILES |= _rows("attention_forward", (40, 64, 80), AMD, Tile(128, 64, warps=8))
+TILES |= _rows("attention_forward", (64,), AMD, Tile(128, 64, warps=8))
 # D128 on gfx942: 128x64 spills two scalar registers where the sizes are odd.
 TILES |= _rows("attention_forward", (128,), AMD, Tile(128, 32, warps=8))
-# D160 on gfx942: 128x64 wants 72 KiB of its 64 KiB of LDS.
-TILES |= _rows("attention_forward", (160,), AMD, Tile(64, 64, warps=4))
+# The others on gfx942: 64 keys spill 1 to 20 scalar registers where there is a key bias, and for D160 128x64 is
+# beyond the 64 KiB of LDS; with 128x32 D40 and D80 read the last 8 or 16 columns by 2 bytes.
+TILES |= _rows("attention_forward", (40, 80, 160), AMD, Tile(64, 32, warps=4))
 
 # float32: each product is three (AMD: six), and their operands fill the registers. Wider heads are not tried yet.
 TILES |= _rows("attention_forward.fp32", (40, 64, 80), ("sm90", *AMD), Tile(64, 32, warps=4))
@@ -117,3 +118,5 @@ TILES |= _rows("p2p", (128,), ("sm80",), Tile(64, warps=8, stages=1))
 TILES |= _rows("p2p", (40,), ("sm80",), Tile(32, stages=1))
 # D160 on sm80 spills 24 to 160 bytes however it is cut; two launches of torch's attention serve there.
 TILES |= _rows("p2p", (40, 64, 80, 128, 160), ("sm90", "sm100", *AMD), Tile(64, stages=1))
+# The last 13 tokens' last 16 columns are one element a lane of 4 wavefronts, and two of 2.
+TILES |= _rows("p2p", (40, 80), AMD, Tile(64, warps=2, stages=1))
