@@ -41,8 +41,16 @@ TILES |= _rows("attention_forward", (128,), AMD, Tile(128, 32, warps=8))
 # beyond the 64 KiB of LDS; with 128x32 D40 and D80 read the last 8 or 16 columns by 2 bytes.
 TILES |= _rows("attention_forward", (40, 80, 160), AMD, Tile(64, 32, warps=4))
 
-# float32: each product is three (AMD: six), and their operands fill the registers. Wider heads are not tried yet.
+# float32: each product is three (AMD: six), and their operands fill the registers. No row: D128 (seven to nine tiles
+# spill on sm80 and sm90), D160 (likewise on sm90), sm100 (not tried).
 TILES |= _rows("attention_forward.fp32", (40, 64, 80), ("sm90", *AMD), Tile(64, 32, warps=4))
+TILES |= _rows("attention_forward.fp32", (40,), ("sm80",), Tile(64, 32, warps=4))
+TILES |= _rows("attention_forward.fp32", (64,), ("sm80",), Tile(64, 32, warps=8))
+TILES |= _rows("attention_forward.fp32", (80,), ("sm80",), Tile(64, 16, warps=4, stages=1))
+
+# A bias of its own for each query is one more block to hold. No row: sm80 from D128 on, sm100, gfx942 (not tried).
+TILES |= _rows("attention_forward.bias", (40, 64, 80), ("sm80", "sm90"), Tile(128, 64, warps=8))
+TILES |= _rows("attention_forward.bias", (128, 160), ("sm90",), Tile(128, 64, warps=8))
 
 # attention_backward_kv keeps four blocks of a head in registers: keys, values and their gradients. From D128 on
 # (sm80: D64) that takes 8 warps. sm80, D80: 64x64 spills by 4 warps and by 8. sm80, D160: every tile tried spills.
@@ -58,7 +66,7 @@ TILES |= _rows("attention_backward_kv", (40, 128, 160), AMD, Tile(64, 32, warps=
 # attention_backward_q keeps three blocks: queries, the output's gradient and their own.
 TILES |= _rows("attention_backward_q", (40, 64, 80, 128, 160), NVIDIA, Tile(64, 64, warps=4))
 TILES |= _rows("attention_backward_q", (160,), ("sm80",), Tile(64, 32, warps=4))
-# D160 on sm100: left to itself ptxas takes 48 registers for the row sums, and spills 16 bytes; so a cap that is none.
+# D160 on sm100: ptxas by itself takes 48 registers for the row sums and spills 16 bytes; so a cap that is none.
 TILES |= _rows("attention_backward_q", (160,), ("sm100",), Tile(64, 64, warps=4, maxnreg=255))
 TILES |= _rows("attention_backward_q", (40, 64, 80), AMD, Tile(64, 64, warps=4, stages=1))
 TILES |= _rows("attention_backward_q", (128, 160), AMD, Tile(64, 32, warps=4, stages=1))
