@@ -41,7 +41,7 @@ TILES |= _rows("attention_forward", (128,), AMD, Tile(128, 32, warps=8))
 # beyond the 64 KiB of LDS; with 128x32 D40 and D80 read the last 8 or 16 columns by 2 bytes.
 TILES |= _rows("attention_forward", (40, 80, 160), AMD, Tile(64, 32, warps=4))
 
-# float32: each product is three (AMD: six), and their operands fill the registers. No row: D128 (seven to nine tiles
+# float32: each product is three (AMD: six), and their operands fill the registers. No row: D128 (all tiles tried
 # spill on sm80 and sm90), D160 (likewise on sm90), sm100 (not tried).
 TILES |= _rows("attention_forward.fp32", (40, 64, 80), ("sm90", *AMD), Tile(64, 32, warps=4))
 TILES |= _rows("attention_forward.fp32", (40,), ("sm80",), Tile(64, 32, warps=4))
