@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mezzotint_image
-from mezzotint import Image, Mask
+from mezzotint import Image, Mask, Report
 from mezzotint.testing import check_node
 
 PICTURE = Image(torch.rand(2, 12, 10, 3))
@@ -20,6 +20,7 @@ CALLS = {
     "image.batch": {"images": [PICTURE, PICTURE]},
     "image.select": {"image": PICTURE, "index": -1},
     "image.contact_sheet": {"images": [PICTURE, PICTURE], "labels": ["a", "b", 3, 4.5], "cell": 40},
+    "image.chart": {"reports": [Report({"rows": [{"a": 1, "b": 2.0}]})], "x": "a", "y": "b", "title": "t"},
     "image.mask_from_image": {"image": PICTURE},
     "image.mask_shape": {"image": PICTURE, "shape": "ellipse"},
     "image.mask_refine": {"mask": MASK, "threshold": 0.5, "grow": 1, "blur": 1.0, "invert": True},

@@ -12,6 +12,8 @@ import pytest
 from mezzotint_sampling.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[3]
+# diffusers' KDPM2 gives tensors to numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 
 
 def load() -> Any:
