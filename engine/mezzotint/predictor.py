@@ -42,8 +42,8 @@ class Prediction:
     """The weighted sum of `outputs` (each [B, C, ...] like x) is the model's `kind` of prediction at that level.
 
     rescale: strength in 0..1 of guidance rescaling (Lin et al. 2023, eq. 15 and 16) against outputs[0].
-    variance: [B, C, ...] like x, what a model with twice its channels says of the variance: -1 is the smallest that
-        the step allows, 1 the largest (Nichol and Dhariwal 2021, eq. 15). None for other models.
+    variance: [B, C, ...] like x, what a model with twice its channels says of the variance: -1 is the smallest
+        that the step allows, 1 the largest (Nichol and Dhariwal 2021, eq. 15). None for other models.
     """
 
     outputs: tuple[Tensor, ...]
