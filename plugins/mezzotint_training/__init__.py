@@ -1,13 +1,38 @@
-"""Training: one loop for every objective, and the nodes that train the bundled model."""
+"""Training: one loop for every objective, and the nodes that train the bundled model.
+
+A plugin that has something to train derives its classes from `Objective` and `Task` here. No name below loads torch
+before it is called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mezzotint import hookimpl
 
-__all__ = ["register_nodes", "register_ports"]
+if TYPE_CHECKING:
+    from mezzotint_training.checkpoint import build, pack
+    from mezzotint_training.epochs import rows
+    from mezzotint_training.objective import Objective, Part, Task
+
+__all__ = ["Objective", "Part", "Task", "build", "pack", "register_nodes", "register_ports", "rows"]
+
+_HOME = {
+    "Objective": "objective",
+    "Part": "objective",
+    "Task": "objective",
+    "build": "checkpoint",
+    "pack": "checkpoint",
+    "rows": "epochs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 @hookimpl
@@ -21,5 +46,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.checkpoint import Checkpoint, write_checkpoint
+    from mezzotint_training.objective import Objective
 
     register(Checkpoint, suffix="safetensors", media_type="application/octet-stream", writer=write_checkpoint)
+    register(Objective)
