@@ -48,6 +48,7 @@ def test_each_ops_smallest_case_is_a_call_that_the_op_takes(benchmark):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_every_case_runs_by_the_reference(benchmark):
     for case in benchmark.on(torch.device("cpu"), torch.float32):
         with torch.inference_mode():
