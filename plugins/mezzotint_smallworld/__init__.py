@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mezzotint import hookimpl
 
-__all__ = ["SOURCE", "register_loaders", "register_nodes", "resolve_source"]
+if TYPE_CHECKING:
+    from mezzotint_smallworld.nodes import check
+
+__all__ = ["SOURCE", "check", "register_loaders", "register_nodes", "resolve_source"]
 
 SOURCE = "bundled:smallworld"
 
@@ -38,3 +41,12 @@ def _open_scenes(dataset: Any, ctx: Any) -> Any:
 @hookimpl
 def resolve_source(uri: str) -> Path | None:
     return Path(__file__).parent / "weights" if uri == SOURCE else None
+
+
+def __getattr__(name: str) -> Any:
+    # For other plugins, which use only the top level; imported when it is touched.
+    if name == "check":
+        from mezzotint_smallworld.nodes import check
+
+        return check
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

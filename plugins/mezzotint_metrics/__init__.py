@@ -1,0 +1,37 @@
+"""Evaluation: distances between sets of pictures by their features, accuracies, and how sure the figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mezzotint import hookimpl
+
+__all__ = ["register_nodes", "register_ports"]
+
+
+@hookimpl
+def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_metrics.accuracy import prompt_accuracy
+    from mezzotint_metrics.bootstrap import bootstrap
+    from mezzotint_metrics.clip import clip_score
+    from mezzotint_metrics.extraction import denoiser_features, embedding_features
+    from mezzotint_metrics.frechet import fid
+    from mezzotint_metrics.kernel import kid
+    from mezzotint_metrics.neighbours import precision_recall
+    from mezzotint_metrics.score import inception_score
+    from mezzotint_metrics.statistics import load_statistics, statistics
+
+    making = (denoiser_features, embedding_features, statistics, load_statistics)
+    figures = (fid, kid, inception_score, precision_recall, clip_score, prompt_accuracy, bootstrap)
+    for function in (*making, *figures):
+        register(function)
+
+
+@hookimpl
+def register_ports(register: Callable[..., None]) -> None:
+    from mezzotint_metrics.features import Features, write_features
+    from mezzotint_metrics.statistics import Statistics, write_statistics
+
+    for port, writer in ((Features, write_features), (Statistics, write_statistics)):
+        register(port, suffix="safetensors", media_type="application/octet-stream", writer=writer)
