@@ -133,9 +133,6 @@ class _Encoder:
         self.types = types
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[int, dict[str, Any]] = {}
-        # A tensor cannot exist before torch was imported; another thread may be just importing it.
-        torch = sys.modules.get("torch")
-        self._torch = torch if hasattr(torch, "Tensor") and hasattr(torch, "Size") else None
 
     def visit(self, value: Any, where: str, depth: int) -> Any:
         kind = type(value)
@@ -154,9 +151,9 @@ class _Encoder:
         return self._other(value, where, depth)
 
     def _other(self, value: Any, where: str, depth: int) -> Any:
-        torch = self._torch
         if isinstance(value, Value):
             return self._value(value, where, depth)
+        torch = _imported_torch()
         if torch is not None and isinstance(value, torch.Tensor):
             return self._tensor(value, where)
         if type(value) is tuple or (torch is not None and isinstance(value, torch.Size)):
@@ -400,6 +397,16 @@ def _info(node: Mapping[str, Any]) -> TensorInfo:
     return TensorInfo(
         node["$tensor"], node["dtype"], tuple(node["shape"]), None if strides is None else tuple(strides)
     )
+
+
+def _imported_torch() -> Any:
+    """torch as far as it is imported: None before tensors can exist.
+
+    Asked for each value anew: another thread may be just importing it, and so may a field that is
+    touched for the first time.
+    """
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "Tensor") and hasattr(torch, "Size") else None
 
 
 # --- looking without torch ---

@@ -336,3 +336,21 @@ def test_an_undecorated_subclass_is_refused() -> None:
 def test_a_value_is_encoded_while_another_thread_is_still_importing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))
     assert encode({"levels": (1.0, 0.5)}).tensors == {}
+
+
+def test_a_tensor_that_appears_while_its_value_is_encoded_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field of a stored value imports torch when it is first touched, in the midst of encoding."""
+
+    class Importing(Mapping[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            monkeypatch.setitem(sys.modules, "torch", torch)
+            return torch.ones(2)
+
+        def __iter__(self) -> Any:
+            return iter(["first"])
+
+        def __len__(self) -> int:
+            return 1
+
+    monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))
+    assert list(encode(Importing()).tensors) == ["0"]
