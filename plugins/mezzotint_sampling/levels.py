@@ -121,6 +121,8 @@ def _level(schedule: NoiseSchedule, value: float, unit: Unit, i: int) -> Level:
         if value > 1:
             raise UserError(f"values[{i}]: sigma of a flow model is at most 1; got {value:g}")
         return Level(1 - value, value, value * schedule.train_steps)
+    if value > 1e100:
+        raise UserError(f"values[{i}]: sigma is at most 1e100, beyond which no picture is left; got {value:g}")
     return level_of(schedule, value)
 
 

@@ -27,6 +27,9 @@ ScheduleName = Literal[
 ]  # fmt: skip
 Spacing = Literal["leading", "linspace", "trailing"]
 
+_MOST_LEVELS = 100_000
+"""Of the schedule whose end is run; more take longer to work out than a picture."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -76,6 +79,11 @@ def make_sigmas(
     chosen = replace(options or Options(), spacing=spacing, offset=offset)
     _check_range(name, chosen)
     total = max(steps, int(steps / denoise + 1e-9))
+    if total > _MOST_LEVELS:
+        raise UserError(
+            f"{steps} steps at denoise {denoise:g} are the end of a run of {total} (steps / denoise); "
+            f"wanted at most {_MOST_LEVELS}: use a larger denoise, or fewer steps"
+        )
     levels = _SCHEDULES[name](_with_shift(schedule, shift), total, chosen)
     kept = [*levels[-steps:], Level(1.0, 0.0, 0.0)]
     alphas, sigmas, times = zip(*kept, strict=True)
@@ -117,7 +125,7 @@ def uniform(
         )
     if spacing == "leading":
         indices = np.arange(steps)[::-1] * float(schedule.train_steps // steps)
-        indices = indices + min(offset, last - indices[0])
+        indices = indices + min(offset, int(last - indices[0]))
     elif spacing == "linspace":
         indices = np.linspace(0, last, steps)[::-1] if steps > 1 else np.array([float(last)])
         indices = indices.round() if whole else indices
@@ -201,8 +209,9 @@ def karras(schedule: NoiseSchedule, steps: int, options: Options | None = None) 
         raise UserError(f"rho of the karras schedule must be above 0; got {options.rho}")
     low, high = _bounds(schedule, options)
     ramp = np.linspace(0, 1, steps)
-    root_low, root_high = low ** (1 / options.rho), high ** (1 / options.rho)
-    return _levels(schedule, (root_high + ramp * (root_low - root_high)) ** options.rho)
+    with np.errstate(over="ignore", invalid="ignore"):  # `_levels` refuses what comes of that
+        root_low, root_high = (np.float64(end) ** (1 / options.rho) for end in (low, high))
+        return _levels(schedule, (root_high + ramp * (root_low - root_high)) ** options.rho)
 
 
 def exponential(schedule: NoiseSchedule, steps: int, options: Options | None = None) -> list[Level]:
@@ -272,6 +281,13 @@ def _range(schedule: NoiseSchedule) -> tuple[float, float]:
 
 
 def _levels(schedule: NoiseSchedule, values: np.ndarray) -> list[Level]:
+    """Levels of sigma / alpha, for flow of sigma. Raises: UserError: options so extreme that they do not fall."""
+    if not (values[0] <= 1e100 and values[-1] > 0 and (np.diff(values) < 0).all()):
+        raise UserError(
+            "with these options the noise levels do not fall from one step to the next, or are out of "
+            f"the range of numbers: from {values[0]:g} to {values[-1]:g} in {len(values)} steps; "
+            "use less extreme options, or fewer steps"
+        )
     if schedule.kind == "flow":
         return [Level(1 - float(t), float(t), float(t) * schedule.train_steps) for t in values]
     return [level_of(schedule, float(ratio)) for ratio in values]

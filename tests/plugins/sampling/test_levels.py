@@ -109,6 +109,7 @@ def test_falling_levels_do_not_invert() -> None:
         (STABLE, [NAN], "sigma", r"values\[0\] must be a number of at least 0; got nan"),
         (STABLE, [3.0, -1.0], "sigma", r"values\[1\] must be a number of at least 0; got -1"),
         (STABLE, [], "sigma", "values: wanted at least 2 levels, .* got 1"),
+        (STABLE, [1e200, 1.0], "sigma", r"values\[0\]: sigma is at most 1e100, .* got 1e\+200"),
         (STABLE, [1000.0], "time", r"values\[0\]: the model knows times up to 999; got 1000"),
         (FLOW, [1.5], "sigma", r"values\[0\]: sigma of a flow model is at most 1; got 1.5"),
         (FLOW, [1001.0], "time", "the model knows times up to 1000; got 1001"),

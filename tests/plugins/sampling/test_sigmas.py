@@ -46,6 +46,7 @@ def test_leading_times_move_up_by_the_offset(steps: int) -> None:
 
 def test_leading_times_never_leave_the_table() -> None:
     assert make_sigmas(STABLE, 1000, "uniform", "leading", offset=1).times[0] == 999
+    assert make_sigmas(STABLE, 3, "uniform", "leading", offset=10**400).times[0] == 999
 
 
 @pytest.mark.parametrize("steps", [2, 7, 20, 50])
@@ -255,6 +256,12 @@ def test_the_root_of_the_size_keeps_the_signal_of_a_flat_picture() -> None:
         (STABLE, {"name": "karras", "options": Options(rho=-1.0)}, "rho of the karras schedule .* got -1"),
         (STABLE, {"name": "beta", "options": Options(alpha=0.0)}, "must be above 0; got 0.0 and 0.6"),
         (STABLE, {"name": "linear_quadratic", "options": Options(threshold=1.5)}, "between 0 and 1; got 1.5"),
+        (STABLE, {"name": "linear_quadratic", "options": Options(threshold=1 - 1e-16)}, "levels do not fall"),
+        (STABLE, {"name": "karras", "options": Options(rho=1e-5)}, "levels do not fall"),
+        (STABLE, {"name": "karras", "options": Options(rho=1e300)}, "levels do not fall .* in 5 steps"),
+        (STABLE, {"name": "karras", "options": Options(sigma_max=1e200)}, "range of numbers: from 1e\\+200"),
+        (STABLE, {"name": "exponential", "options": Options(sigma_max=1e200)}, "range of numbers: from 1e\\+200"),
+        (STABLE, {"name": "karras", "denoise": 1e-9}, "the end of a run of 5000000000 .* at most 100000: use"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_belong_are_refused(schedule: NoiseSchedule, arguments: dict, message: str) -> None:
