@@ -24,10 +24,10 @@ def ddim(
 ) -> Iterator[State]:
     """x' = alpha' x0 + sqrt(sigma'^2 - s^2) eps + s z. Source: Song et al. 2021, eq. 12 and 16.
 
-    eta: 0 is deterministic, 1 as random as DDPM.
+    eta: 0 is deterministic, 1 as random as DDPM; above it no more noise than the next level has.
     """
     for here, there in pairwise(levels[state.step :]):
-        s = eta * there.sigma * math.sqrt(1 - quotient(here, there) ** 2)
+        s = there.sigma * min(1.0, eta * math.sqrt(1 - quotient(here, there) ** 2))
         # eps = (x - alpha x0) / sigma
         direction = math.sqrt(max(there.sigma**2 - s**2, 0.0)) / here.sigma
         row = Coefficients(cx=direction, c0=there.alpha - here.alpha * direction, cz=s)
@@ -53,7 +53,7 @@ def ddpm(
     """
     for here, there in pairwise(levels[state.step :]):
         alpha_step = here.alpha / there.alpha
-        beta_step = here.sigma**2 - alpha_step**2 * there.sigma**2
+        beta_step = here.sigma**2 * (1 - quotient(here, there) ** 2)
         small = there.sigma * math.sqrt(beta_step) / here.sigma
         large = math.sqrt(beta_step) if there.sigma > 0 else 0.0
         spread = (small, large) if variance == "learned" and there.sigma > 0 else None
@@ -81,7 +81,8 @@ def lcm(
     """
     for here, there in pairwise(levels[state.step :]):
         time = here.time * timestep_scaling
-        skip, out = 0.25 / (time**2 + 0.25), time / math.sqrt(time**2 + 0.25)
+        length = math.hypot(time, 0.5)
+        skip, out = (0.5 / length) ** 2, time / length
         row = Coefficients(cx=there.alpha * skip, c0=there.alpha * out, cz=there.sigma)
         result = advance(state.x, here, there, row)
         state = State(state.step + 1, result.x, x0=result.x0)

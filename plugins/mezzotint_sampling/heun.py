@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 
+from mezzotint import UserError
 from mezzotint_kernels import Coefficients
 from mezzotint_sampling.path import Path, euler_row, quotient, ratio_of
 from mezzotint_sampling.protocol import State, evaluations
@@ -53,6 +54,7 @@ def restart(
     Source: Xu et al. 2023, "Restart sampling", alg. 2, on the run's own levels.
     low, high: sigma / alpha of the interval that is repeated; the nearest levels of the run count.
     times: how often; 0 is Heun's method.
+    Raises: UserError: low is not below high.
     """
     return _walk(advance, levels, state, _with_restarts(levels, low=low, high=high, times=times))
 
@@ -96,6 +98,8 @@ def _down(levels: Levels) -> list[_Move]:
 
 
 def _with_restarts(levels: Levels, low: float = 0.1, high: float = 2.0, times: int = 2) -> list[_Move]:
+    if not low < high:
+        raise UserError(f"sampler 'restart' repeats an interval with low below high; got {low:g} and {high:g}")
     moves = _down(levels)
     noisy = [i for i, level in enumerate(levels) if level.sigma > 0 and level.alpha > 0]
     if not noisy:

@@ -16,6 +16,7 @@ from mezzotint_kernels import normals
 from mezzotint_sampling.noise import numbers_of
 from mezzotint_sampling.run import clean_row, levels_of, run, sampler_named
 from mezzotint_sampling.samplers import SAMPLERS, State, evaluation_count, knows
+from mezzotint_sampling.schedule import level_of
 from mezzotint_sampling.sigmas import make_sigmas
 
 KINDS = ("eps", "v", "x0", "flow")
@@ -319,11 +320,36 @@ def test_a_sampler_from_elsewhere_can_be_run(gaussian: Any) -> None:
             "option 'order' of sampler 'lms' is 5; wanted: input should be less than or equal to 4",
         ),
         ("ddpm", {"variance": "big"}, "is 'big'; wanted: input should be 'small', 'large' or 'learned'"),
+        ("restart", {"low": 5.0}, "'restart' repeats an interval with low below high; got 5 and 2"),
     ],
 )
 def test_wrong_names_are_named(sampler: str, options: dict[str, float], message: str, gaussian: Any) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         run(sampler, gaussian(), None, start(), make_sigmas(STABLE, 5), NUMBERS, **options)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS])
+def test_levels_one_rounding_apart_are_levels_like_others(sampler: str, gaussian: Any) -> None:
+    found = [level_of(STABLE, ratio) for ratio in (3.0, 1.0, 1 - 1e-15, 0.3)]
+    sigmas = levels(*((level.alpha, level.sigma) for level in found), (1.0, 0.0))
+    assert torch.isfinite(run(sampler, gaussian(), None, start(), sigmas, NUMBERS)).all()
+
+
+def test_an_eta_above_one_adds_no_more_noise_than_a_level_has(gaussian: Any) -> None:
+    sigmas = make_sigmas(STABLE, 10)
+    states: list[State] = []
+    run("ddim", gaussian(), None, start(), sigmas, NUMBERS, on_state=lambda now, _: states.append(now), eta=50.0)
+    for now, alpha, sigma in zip(states, sigmas.alphas[1:], sigmas.sigmas[1:], strict=True):
+        spread = (now.x - alpha * now.x0).std().item()
+        assert spread == pytest.approx(sigma, rel=0.2)
+
+
+def test_lcm_takes_any_scaling_of_time(gaussian: Any) -> None:
+    sigmas = make_sigmas(STABLE, 3)
+    torch.testing.assert_close(*(
+        run("lcm", gaussian(), None, start(), sigmas, NUMBERS, timestep_scaling=scaling)
+        for scaling in (1e9, 1e200)
+    ))  # fmt: skip
 
 
 def levels(*pairs: tuple[float, float]) -> Sigmas:
