@@ -149,6 +149,10 @@ class GradientPredictor(Wrapped):
         sigmas = self.settings.sigmas
         if self.settings.form == "ddim" or sigmas is None:
             return level.sigma**2 / level.alpha
+        if level.step == level.steps:
+            raise UserError(
+                "the ancestral form of guidance is for samplers that evaluate once a step, as ddpm does"
+            )
         if level.steps + 1 != len(sigmas.sigmas) or sigmas.sigmas[level.step] != level.sigma:
             raise UserError(
                 f"the sigmas of the ancestral form are not the run's: theirs is {sigmas.sigmas[level.step]:g} "

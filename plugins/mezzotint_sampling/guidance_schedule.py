@@ -37,7 +37,8 @@ class GuidanceSchedule(Port):
                 raise UserError(
                     f"the guidance schedule has factors for {len(self.factors)} steps; the run has {level.steps}"
                 )
-            return self.factors[level.step]
+            # A corrector looks at the level where a run ends, if there is noise there: as at the last step.
+            return self.factors[min(level.step, level.steps - 1)]
         if self.shape == "constant":
             return self.first
         place = level.progress if self.shape == "linear" else (1 - math.cos(math.pi * level.progress)) / 2

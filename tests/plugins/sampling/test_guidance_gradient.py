@@ -209,6 +209,9 @@ def test_the_ancestral_form_wants_the_runs_own_sigmas(random_model: Any) -> None
     patch = Towards(form="ancestral", sigmas=make_sigmas(model.schedule, 3))
     with pytest.raises(UserError, match="the sigmas of the ancestral form are not the run's"):
         guided(model, patch).predict(x64(), LEVEL, None)
+    beyond = NoiseLevel(LEVEL.alpha, LEVEL.sigma, LEVEL.time, step=3, steps=3)  # a corrector's, at a noisy end
+    with pytest.raises(UserError, match="samplers that evaluate once a step"):
+        guided(model, patch).predict(x64(), beyond, None)
 
 
 def test_the_node_keeps_what_every_node_promises() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from mezzotint import Conditioning, NoiseLevel, UserError
+from mezzotint import Conditioning, Noise, NoiseLevel, NoiseSchedule, UserError
 from mezzotint.testing import check_node
 from mezzotint_kernels import normals
 from mezzotint_sampling.guidance import ClassifierFreePredictor
 from mezzotint_sampling.guidance_nodes import guidance_schedule
 from mezzotint_sampling.guidance_schedule import GuidanceSchedule, strength
+from mezzotint_sampling.levels import levels_from
+from mezzotint_sampling.noise import CounterNumbers
+from mezzotint_sampling.run import run
 
 POSITIVE = Conditioning(context=normals(1, (1, 4, 8)))
 NEGATIVE = Conditioning(context=normals(2, (1, 4, 8)))
@@ -39,6 +42,14 @@ def test_factors_are_one_for_each_step() -> None:
     assert [schedule.at(level(k, 3)) for k in range(3)] == [1.0, 0.0, 0.5]
     with pytest.raises(UserError, match="has factors for 3 steps; the run has 5"):
         schedule.at(level(0, 5))
+
+
+def test_a_corrector_at_a_noisy_end_has_the_last_steps_factor(random_model: Any) -> None:
+    sigmas = levels_from(NoiseSchedule(), [10, 3, 1], end=False)
+    model = random_model()
+    guided = ClassifierFreePredictor(model, NEGATIVE, 3.0, strengths=GuidanceSchedule(factors=(0.0, 1.0)))
+    run("heun", guided, POSITIVE, normals(1, (1, 3, 4, 4)), sigmas, CounterNumbers(Noise(seed=0)))
+    assert model.batches == [1, 2, 2, 2]
 
 
 def test_the_interval_is_open_below_and_closed_above() -> None:
