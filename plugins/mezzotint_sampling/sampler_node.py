@@ -81,7 +81,9 @@ def sample(
     def region(data: Tensor) -> Region | None:
         return None if latents.mask is None else Region(_mask(latents.mask, data), data)
 
-    given = {**(options or {}), **({} if eta is None else {"eta": eta})}
+    given = dict(options or {})
+    if eta is not None and given.setdefault("eta", eta) != eta:
+        raise UserError(f"eta is {eta:g}, and {given['eta']!r} in options; leave one of them out")
     return _run(
         ctx,
         sampler,
@@ -126,8 +128,10 @@ def invert(
     Raises: UserError: latents, conditioning or levels that do not fit the denoiser.
     """
     from mezzotint_sampling.inversion import ddim_inversion
+    from mezzotint_sampling.levels import check_levels, reversed_levels
 
-    rising = Sigmas(alphas=sigmas.alphas[::-1], sigmas=sigmas.sigmas[::-1], times=sigmas.times[::-1])
+    check_levels(sigmas)
+    rising = reversed_levels(sigmas)
     return _run(
         ctx, "ddim_inversion", ddim_inversion, denoiser, conditioning, latents.replace(mask=None), rising,
         Noise(seed=0), {"iterations": iterations}, lambda data, numbers: data,

@@ -13,6 +13,7 @@ from mezzotint.testing import check_node, tiny_denoiser
 from mezzotint_kernels import normals
 from mezzotint_sampling import nodes, sampler_node
 from mezzotint_sampling.inversion import ddim_inversion
+from mezzotint_sampling.levels import reversed_levels
 from mezzotint_sampling.noise import numbers_of
 from mezzotint_sampling.run import levels_of, run
 from mezzotint_sampling.samplers import SAMPLERS, State
@@ -120,6 +121,13 @@ def test_the_node_inverts_and_sampling_without_noise_gives_the_picture_back(
     )
     assert float((back.data - given.data).abs().max()) < 0.02
     assert float((noisy.data - given.data).abs().max()) > 0.5
+
+
+def test_the_node_wants_the_levels_of_the_sampling_run(denoiser: Denoiser, context: Any) -> None:
+    given = Latents(data=picture().float(), space="s")
+    rising = reversed_levels(nodes.sigmas(denoiser, steps=4))
+    with pytest.raises(UserError, match="sigmas: levels must fall from noisy to clean; level 0 has"):
+        sampler_node.invert(context(None), denoiser, PROMPT, given, rising)
 
 
 def test_a_cancelled_inversion_goes_on_to_the_same_bytes(

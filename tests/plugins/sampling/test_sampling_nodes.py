@@ -281,6 +281,7 @@ def test_a_samplers_options_reach_it(denoiser: Denoiser, random_model: Any, cont
             "option 'order' of sampler 'lms' is 9; wanted: input should",
         ),
         ({"sampler": "restart", "options": {"times": 1.5}}, "option 'times' of sampler 'restart' is 1.5"),
+        ({"sampler": "ddim", "eta": 1.0, "options": {"eta": 0.5}}, "eta is 1, and 0.5 in options; leave one"),
         (
             {"sampler": "dpmpp_2m_sde", "options": {"solver": "euler"}},
             "wanted: input should be 'midpoint' or 'heun'",
