@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mezzotint import Conditioning, Image, Latents, Mask, Report, Video, Weights, hookimpl
 
-__all__ = ["register_nodes", "register_ports"]
+if TYPE_CHECKING:
+    from mezzotint_image.chart import draw_chart
+
+__all__ = ["draw_chart", "register_nodes", "register_ports"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "draw_chart":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mezzotint_image.chart import draw_chart
+
+    return draw_chart
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Training: one loop for every objective, and the nodes that train the bundled model.
 
-A plugin that has something to train derives its classes from `Objective` and `Task` here. No name below loads torch
-before it is called.
+A plugin that has something to train derives its classes from `Objective` and `Task` here. No name below loads
+torch before it is called.
 """
 
 from __future__ import annotations
@@ -13,19 +13,32 @@ from typing import TYPE_CHECKING, Any
 from mezzotint import hookimpl
 
 if TYPE_CHECKING:
-    from mezzotint_training.checkpoint import build, pack
+    from mezzotint_training.checkpoint import build, join, pack, split
     from mezzotint_training.epochs import rows
     from mezzotint_training.objective import Objective, Part, Task
 
-__all__ = ["Objective", "Part", "Task", "build", "pack", "register_nodes", "register_ports", "rows"]
+__all__ = [
+    "Objective",
+    "Part",
+    "Task",
+    "build",
+    "join",
+    "pack",
+    "register_nodes",
+    "register_ports",
+    "rows",
+    "split",
+]
 
 _HOME = {
     "Objective": "objective",
     "Part": "objective",
     "Task": "objective",
     "build": "checkpoint",
+    "join": "checkpoint",
     "pack": "checkpoint",
     "rows": "epochs",
+    "split": "checkpoint",
 }
 
 
@@ -38,8 +51,9 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
+    from mezzotint_training.train_node import train
 
-    for function in (text_encoder, autoencoder, denoiser, checkpoint):
+    for function in (train, text_encoder, autoencoder, denoiser, checkpoint):
         register(function)
 
 

@@ -14,7 +14,7 @@ from mezzotint import Port, UserError, Weights
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Checkpoint", "build", "pack", "write_checkpoint"]
+__all__ = ["Checkpoint", "build", "join", "pack", "split", "write_checkpoint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,36 @@ class Checkpoint(Port):
 
 def pack(module: nn.Module, name: str, config: Mapping[str, Any], **meta: Any) -> Weights:
     """A module's weights, with what is needed to build it again."""
-    tensors = {key: value.detach().clone().contiguous() for key, value in module.state_dict().items()}
-    return Weights(tensors=tensors, kind="full", target=name, meta={"config": dict(config), **meta})
+    tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in module.state_dict().items()}
+    return Weights(tensors=tensors, kind="full", target=name, meta={"class": name, "config": dict(config), **meta})
+
+
+def join(parts: Mapping[str, Weights]) -> Weights:
+    """Several models' weights as one value, tensors by "part/name"; `split` takes it apart."""
+    return Weights(
+        tensors={f"{name}/{key}": value for name, part in parts.items() for key, value in part.tensors.items()},
+        target="parts",
+        meta={"parts": {name: {"target": p.target, "meta": dict(p.meta)} for name, p in parts.items()}},
+    )
+
+
+def split(weights: Weights) -> dict[str, Weights]:
+    """What `join` put together.
+
+    Raises: UserError: the weights are of one model.
+    """
+    if weights.target != "parts":
+        raise UserError(
+            f"wanted the weights of several models, got those of {weights.target or 'something unnamed'}"
+        )
+    found: dict[str, dict[str, Any]] = {name: {} for name in weights.meta["parts"]}
+    for name, value in weights.tensors.items():
+        part, _, key = name.partition("/")
+        found[part][key] = value
+    return {
+        name: Weights(tensors=found[name], target=of["target"], meta=dict(of["meta"]))
+        for name, of in weights.meta["parts"].items()
+    }
 
 
 def build(weights: Weights, name: str) -> Any:

@@ -85,9 +85,11 @@ def text_encoder(
 
     from mezzotint_training.checkpoint import pack
     from mezzotint_training.reading import CaptionBatches, load_tokenizer, tokenise
+    from mezzotint_training.recipe import Recipe
     from mezzotint_training.running import curve_sheet, train
+    from mezzotint_training.single import Single
     from mezzotint_training.text_encoder import TextObjective, make_text_encoder
-    from mezzotint_training.trainer import Recipe, Trainer
+    from mezzotint_training.trainer import Trainer
 
     reader = ctx.open_dataset(dataset)
     files = reader.tokenizer_files()
@@ -98,7 +100,8 @@ def text_encoder(
         nouns = tokenise(tokenizer, reader.nouns)[:, 1]
         objective = TextObjective(model, nouns, reader.class_counts, reader.noun_classes)
     batches = CaptionBatches(reader, tokenizer, batch, seed)
-    trainer = Trainer(objective, batches, Recipe(steps=steps, learning_rate=learning_rate, warm_up=100, seed=seed))
+    recipe = Recipe(steps=steps, learning_rate=learning_rate, warm_up=100, seed=seed)
+    trainer = Trainer(Single(objective, batches), recipe)
     curve = train(ctx, trainer, log_every=report_every)
     with trainer.averaged():
         weights = pack(model, "CLIPTextModel", model.config.to_diff_dict(), tokenizer=files)
@@ -139,8 +142,10 @@ def autoencoder(
     from mezzotint_training.checkpoint import pack
     from mezzotint_training.patch_code import fit, install
     from mezzotint_training.reading import PictureBatches
+    from mezzotint_training.recipe import Recipe
     from mezzotint_training.running import train
-    from mezzotint_training.trainer import Recipe, Trainer
+    from mezzotint_training.single import Single
+    from mezzotint_training.trainer import Trainer
 
     reader = ctx.open_dataset(dataset)
     code = fit(
@@ -154,7 +159,8 @@ def autoencoder(
     recipe = Recipe(
         steps=steps, learning_rate=learning_rate, warm_up=50, cool_down=0.6, ema=0.99, weight_decay=0.0, seed=seed
     )
-    trainer = Trainer(DecoderObjective(model, code.encode), PictureBatches(reader, batch, seed), recipe)
+    task = Single(DecoderObjective(model, code.encode), PictureBatches(reader, batch, seed))
+    trainer = Trainer(task, recipe)
     curve = train(ctx, trainer, preview=lambda: _reconstructions(model, reader), log_every=report_every)
     with trainer.averaged():
         return TrainedAutoencoder(
@@ -208,8 +214,10 @@ def denoiser(
     from mezzotint_training.checkpoint import build, pack
     from mezzotint_training.denoiser import DenoiserObjective, make_denoiser
     from mezzotint_training.reading import LatentBatches, load_tokenizer, tokenise
+    from mezzotint_training.recipe import Recipe
     from mezzotint_training.running import train
-    from mezzotint_training.trainer import Recipe, Trainer
+    from mezzotint_training.single import Single
+    from mezzotint_training.trainer import Trainer
 
     vae, text = build(autoencoder, "AutoencoderKL").eval(), build(text_encoder, "CLIPTextModel")
     tokenizer = load_tokenizer(dict(text_encoder.meta["tokenizer"]))
@@ -235,7 +243,7 @@ def denoiser(
     recipe = Recipe(
         steps=steps, learning_rate=learning_rate, cool_down=cool_down, optimiser=optimiser, ema=ema, seed=seed
     )
-    trainer = Trainer(objective, batches, recipe)
+    trainer = Trainer(Single(objective, batches), recipe)
     captions = [readers[i % len(readers)].caption(i) for i in range(16)]
     look = _sampler(unet, text, vae, tokenise(tokenizer, captions), tokenise(tokenizer, [""]))
     curve = train(ctx, trainer, preview=look, log_every=report_every)

@@ -1,14 +1,142 @@
-"""A trainer inside a node: progress, previews, saved state, cancelling, and the curves for the report."""
+"""A trainer inside a node: progress, previews, saved state, cancelling, validation, and the rows of the report."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from mezzotint import Cancelled, Context, Image
-from mezzotint_training.trainer import Callbacks, Trainer
+import torch
 
-__all__ = ["curve_sheet", "train"]
+from mezzotint import Cancelled, Context, Image, UserError
+from mezzotint_training.figures import Diverged, Means
+from mezzotint_training.trainer import Trainer, step_generator
+
+__all__ = ["Session", "curve_sheet", "train"]
+
+Row = dict[str, float]
+
+
+@dataclass
+class Session:
+    """One run of a trainer, which a stop at any step does not change.
+
+    curve: mean figures of every `log_every` steps.
+    validated: figures of every `validate_every` steps (0 is never), by `validate` with the averaged weights.
+    patience: validations without a lower "loss" after which training stops, and the best averages so far
+    come back; 0 is never.
+    """
+
+    ctx: Context
+    trainer: Trainer
+    preview: Callable[[], Image] | None = None
+    validate: Callable[[torch.Generator], Mapping[str, float]] | None = None
+    log_every: int = 50
+    validate_every: int = 0
+    patience: int = 0
+    save_seconds: float = 60.0
+    curve: list[Row] = field(default_factory=list)
+    validated: list[Row] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Train to the end, from the last saved state if there is one.
+
+        Raises: UserError: a figure is not finite; the last good state is saved. Cancelled.
+        """
+        self._means, self._best, self._best_loss, self._since = Means(), {}, math.inf, 0
+        self._kept_step: int | None = None
+        state = self.ctx.resume()
+        if state is not None:
+            self._restore(state)
+        self._saved, self._cost = -math.inf, 0.0
+        steps = self.trainer.recipe.steps
+        while self.trainer.step < steps and not self.stopped_early:
+            self._advance()
+            # A preview takes the time of many steps.
+            shown = self.preview is not None and self.trainer.step % min(self.log_every, steps) == 0
+            try:
+                self.ctx.progress(self.trainer.step, steps, self._look if shown else None)
+            except Cancelled:
+                self._save()
+                raise
+            # The first steps are saved often, large states seldom: saving takes a hundredth of the time.
+            if time.monotonic() - self._saved > min(self.save_seconds, 100 * self._cost):
+                self._save()
+        self._take_best()
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has stopped getting better."""
+        return 0 < self.patience <= self._since
+
+    def _advance(self) -> None:
+        trainer = self.trainer
+        try:
+            self._means.add(trainer.advance())
+        except Diverged as error:
+            if error.whole:
+                self._save()
+            kept = "none was saved" if self._kept_step is None else f"that of step {self._kept_step} is kept"
+            raise UserError(
+                f"training stopped: {error}; last good state: {kept}. Try a lower learning rate, a longer warm-up "
+                "or a smaller clip"
+            ) from error
+        if trainer.step % min(self.log_every, trainer.recipe.steps) == 0:
+            means = {name: round(value, 6) for name, value in self._means.take().items()}
+            self.curve.append({"step": trainer.step, **means})
+        if self.validate is not None and self.validate_every and trainer.step % self.validate_every == 0:
+            self._validate(self.validate)
+
+    def _validate(self, validate: Callable[[torch.Generator], Mapping[str, float]]) -> None:
+        trainer = self.trainer
+        with trainer.averaged(), torch.no_grad():
+            figures = validate(step_generator(trainer.recipe.seed, -1, device=trainer.device))
+        if not figures:
+            return
+        self.validated.append({"step": trainer.step, **{name: float(value) for name, value in figures.items()}})
+        if not self.patience:
+            return
+        if "loss" not in figures:
+            raise UserError(f"early stop watches 'loss'; this objective validates {', '.join(figures)}")
+        self._since += 1
+        if figures["loss"] < self._best_loss:
+            self._best_loss, self._since = float(figures["loss"]), 0
+            averages = zip(trainer.parameters, trainer.average, strict=True)
+            self._best = {name: value.clone() for name, value in (*averages, *trainer.rest().items())}
+
+    def _take_best(self) -> None:
+        if self._best:
+            with torch.no_grad():
+                averages = zip(self.trainer.parameters, self.trainer.average, strict=True)
+                for name, value in (*averages, *self.trainer.rest().items()):
+                    value.copy_(self._best[name])
+
+    def _look(self) -> Image:
+        assert self.preview is not None
+        with self.trainer.averaged(), torch.no_grad():
+            return self.preview()
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        tensors, meta = self.trainer.state()
+        self.ctx.save_state(
+            {
+                "tensors": tensors, "meta": meta, "curve": list(self.curve), "validated": list(self.validated),
+                "means": self._means.state(),
+                "best": self._best, "best_loss": self._best_loss, "since": self._since,
+            }
+        )  # fmt: skip
+        self._saved, self._kept_step = time.monotonic(), self.trainer.step
+        self._cost = self._saved - started
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.trainer.restore(state["tensors"], state["meta"])
+        self.curve, self.validated = list(state["curve"]), list(state["validated"])
+        self._means, self._best = Means(state["means"]), dict(state["best"])
+        self._best_loss, self._since = float(state["best_loss"]), int(state["since"])
+        self._kept_step = self.trainer.step
 
 
 def train(
@@ -17,45 +145,15 @@ def train(
     *,
     preview: Callable[[], Image] | None = None,
     log_every: int = 50,
-    save_seconds: float = 60.0,
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Run a trainer to its end and give its curve: mean figures of every `log_every` steps.
 
     A run that is cancelled or killed goes on from the last state that it saved, and ends in the same bits.
     `preview` is called with the averaged weights in the modules, and only if somebody looks.
     """
-    curve: list[dict[str, float]] = []
-    state = ctx.resume()
-    if state is not None:
-        trainer.restore(state["tensors"], state["meta"])
-        curve = list(state["curve"])
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
-        tensors, meta = trainer.state()
-        ctx.save_state({"tensors": tensors, "meta": meta, "curve": curve})
-        saved = time.monotonic()
-
-    def look() -> Image:
-        assert preview is not None
-        with trainer.averaged():
-            return preview()
-
-    def on_step(step: int, figures: dict[str, float]) -> None:
-        figures.pop("seconds", None)  # the one figure that a second run would not repeat
-        curve.append({"step": step, **{name: round(value, 6) for name, value in figures.items()}})
-        # Saved only where the sums of figures are empty, so that a resumed run reports the same curve.
-        if time.monotonic() - saved > save_seconds:
-            save()
-        try:
-            ctx.progress(step, trainer.recipe.steps, look if preview is not None else None)
-        except Cancelled:
-            save()
-            raise
-
-    trainer.run(Callbacks(on_step=on_step, log_every=min(log_every, max(trainer.recipe.steps, 1))))
-    return curve
+    session = Session(ctx, trainer, preview=preview, log_every=log_every)
+    session.run()
+    return session.curve
 
 
 def curve_sheet(curve: list[dict[str, float]], name: str = "loss", size: tuple[int, int] = (480, 240)) -> Image:

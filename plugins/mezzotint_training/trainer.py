@@ -1,106 +1,35 @@
-"""One training loop for every objective: AdamW or Muon, warm-up and cool-down, clipping, EMA, exact resume.
+"""One training loop for every objective: parts with optimisers of their own, accumulation, EMA, exact resume.
 
-The loop knows neither pictures nor models. An `Objective` owns the modules and answers with a loss;
-a `BatchSource` answers with the batch of a step; all randomness of a step comes from a generator
-that is seeded by (seed, step, rank). A run that is stopped and resumed therefore repeats an
-uninterrupted one bit for bit, on the same machine and thread count.
+The loop knows neither pictures nor models. A `Task` owns the modules, answers with the batch of a number and
+with the loss of a part; all randomness of a loss comes from generators that are seeded by (seed, step, rank, part,
+turn). So a run that is stopped and resumed repeats an uninterrupted one bit for bit, on the same machine and
+thread count.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mezzotint_training.muon import MuonAdamW
+from mezzotint import PluginError
+from mezzotint_training.figures import Diverged, Means
+from mezzotint_training.objective import Part, Task
+from mezzotint_training.recipe import Recipe, make_optimiser
+from mezzotint_training.replicas import Replicas
 
 Figures = dict[str, Tensor]
 
 
-class Objective(Protocol):
-    """What is trained, and the loss that trains it."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The trained modules by name; every parameter that requires a gradient is tuned."""
-
-    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Figures]:
-        """Scalar loss of one batch, and detached scalars worth logging."""
-
-
-class BatchSource(Protocol):
-    """Batches by step: the same (step, rank) gives the same batch."""
-
-    def __call__(self, step: int, rank: int) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast to train.
-
-    steps: total number of optimiser steps. learning_rate: its plateau.
-    warm_up: steps of linear rise. cool_down: share of the steps at the end with linear fall to 0.
-    optimiser: "muon" turns hidden matrices by orthogonal steps and leaves the rest to AdamW.
-    clip: largest gradient norm. ema: decay of the weight average, ramped up from 0; 0 is none.
-    """
-
-    steps: int
-    learning_rate: float = 1e-3
-    warm_up: int = 300
-    cool_down: float = 0.25
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    optimiser: Literal["adamw", "muon"] = "adamw"
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a 0-based step: trapezoid of warm-up, plateau and cool-down."""
-        rise = (step + 1) / max(self.warm_up, 1)
-        fall = (self.steps - step) / max(self.steps * self.cool_down, 1)
-        return self.learning_rate * max(0.0, min(1.0, rise, fall))
-
-    def decay(self, step: int) -> float:
-        """EMA decay of a 0-based step: (1 + n) / (10 + n), at most `ema`."""
-        return min(self.ema, (1 + step) / (10 + step))
-
-
-@dataclass
-class Replicas:
-    """Data-parallel copies of one run: gradients are averaged over `world` processes."""
-
-    rank: int = 0
-    world: int = 1
-
-    def average(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor by its mean over all replicas, in place."""
-        if self.world == 1:
-            return
-        flat = torch._utils._flatten_dense_tensors(tensors)
-        self.total(flat)
-        flat /= self.world
-        parts = torch._utils._unflatten_dense_tensors(flat, tensors)
-        torch._foreach_copy_(tensors, list(parts))
-
-    def total(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all replicas, in place."""
-        torch.distributed.all_reduce(tensor)
-
-
-def step_generator(seed: int, step: int, rank: int = 0, device: str = "cpu") -> torch.Generator:
+def step_generator(seed: int, step: int, rank: int = 0, device: str = "cpu", turn: str = "") -> torch.Generator:
     """A generator that depends on nothing but its arguments."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}{turn}".encode(), digest_size=7).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
 
 
@@ -122,52 +51,78 @@ class Callbacks:
 
 
 @dataclass
-class Trainer:
-    """The loop and its whole state."""
+class Tuned:
+    """A part with its parameters and optimiser. share: of the recipe's learning rate."""
 
-    objective: Objective
-    batches: BatchSource
+    part: Part
+    number: int
+    parameters: dict[str, nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    share: float
+    clip: float
+
+
+@dataclass
+class Trainer:
+    """The loop and its whole state. Modules lie on `device` from the start."""
+
+    task: Task
     recipe: Recipe
     replicas: Replicas = field(default_factory=Replicas)
+    device: str = "cpu"
     step: int = 0
 
     def __post_init__(self) -> None:
-        self.parameters = {
-            f"{name}.{key}": parameter
-            for name, module in self.objective.modules.items()
-            for key, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
+        self.parts = self._tuned()
+        self.parameters = {name: p for tuned in self.parts for name, p in tuned.parameters.items()}
         self._list = list(self.parameters.values())
         self.average = [parameter.detach().clone() for parameter in self._list]
-        self.optimiser = self._make_optimiser()
+        self._turns = max(tuned.part.repeats for tuned in self.parts)
+        self._batches: dict[int, Any] = {}
+        self._stepped = False  # whether a part has stepped in this step
 
-    def _make_optimiser(self) -> torch.optim.Optimizer:
-        recipe, copies = self.recipe, self.replicas
-        options = {"lr": recipe.learning_rate, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
-        if recipe.optimiser == "adamw":
-            return torch.optim.AdamW(self._list, fused=True, **options)
-        return MuonAdamW(self.parameters, rank=copies.rank, world=copies.world, total=copies.total, **options)
+    def _tuned(self) -> list[Tuned]:
+        modules = self.task.modules
+        parts = tuple(self.task.parts) or (Part("loss", tuple(modules)),)
+        named = [name for part in parts for name in part.modules]
+        for name in named:
+            if name not in modules or named.count(name) > 1:
+                raise PluginError(f"module {name!r} is in several parts, or not among {', '.join(modules)}")
+        for name, module in modules.items():
+            module.to(self.device)
+            if name in named:
+                module.train()
+            else:
+                module.eval().requires_grad_(False)
+        return [self._part(number, part) for number, part in enumerate(parts)]
+
+    def _part(self, number: int, part: Part) -> Tuned:
+        parameters = {
+            f"{name}.{key}": parameter
+            for name in part.modules
+            for key, parameter in self.task.modules[name].named_parameters()
+            if parameter.requires_grad
+        }
+        if not parameters:
+            raise PluginError(f"part {part.name!r} has no parameter that requires a gradient")
+        settings = self.recipe.own(part.optimiser)
+        share = settings["learning_rate"] / self.recipe.learning_rate
+        optimiser = make_optimiser(parameters, settings, self.replicas)
+        return Tuned(part, number, parameters, optimiser, share, settings["clip"])
 
     def run(self, callbacks: Callbacks | None = None, until: int | None = None) -> None:
         """Train to `until` (default: the recipe's end)."""
         calls = callbacks or Callbacks()
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
-        sums: Figures = {}
+        means = Means()
         saved = started = time.monotonic()
-        logged = self.step
         lead = self.replicas.rank == 0
         while self.step < end:
-            figures = self._advance()
-            for name, value in figures.items():
-                sums[name] = sums[name] + value if name in sums else value.clone()
+            means.add(self.advance())
             if calls.on_step and self.step % calls.log_every == 0:
-                count = self.step - logged
-                means = {name: value.item() / count for name, value in sums.items()}
-                means["seconds"] = time.monotonic() - started
+                figures = {**means.take(), "seconds": time.monotonic() - started}
                 if lead:
-                    calls.on_step(self.step, means)
-                sums, logged = {}, self.step
+                    calls.on_step(self.step, figures)
             if lead and calls.on_sample and calls.sample_every and self.step % calls.sample_every == 0:
                 with self.averaged():
                     calls.on_sample(self.step)
@@ -177,56 +132,147 @@ class Trainer:
         if lead and calls.on_save:
             calls.on_save(self.step)
 
-    def _advance(self) -> Figures:
-        generator = step_generator(self.recipe.seed, self.step, self.replicas.rank)
-        batch = self.batches(self.step, self.replicas.rank)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
-        loss, figures = self.objective.loss(batch, generator)
-        loss.backward()
-        gradients = [p.grad for p in self._list if p.grad is not None]
-        self.replicas.average(gradients)
-        norm = nn.utils.clip_grad_norm_(self._list, self.recipe.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+    def advance(self) -> dict[str, float]:
+        """One training step of every part whose turn it is, and its figures.
+
+        Raises: Diverged: a loss or gradient was not finite. The part that it belongs to took no step.
+        """
+        figures: dict[str, float] = {}
+        # Layers such as dropout draw from torch's own generators: theirs are seeded too, and put back.
+        with torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
+            for tuned in self.parts:
+                if (self.step + 1) % tuned.part.every == 0:
+                    for turn in range(tuned.part.repeats):
+                        figures.update(self._turn(tuned, turn))
         decay = self.recipe.decay(self.step)
         torch._foreach_lerp_(self.average, [p.detach() for p in self._list], 1 - decay)
+        self._batches.clear()
+        self._stepped = False
         self.step += 1
-        return {"loss": loss.detach(), "norm": norm.detach(), **figures}
+        return figures
+
+    def _turn(self, tuned: Tuned, turn: int) -> dict[str, float]:
+        mine = list(tuned.parameters.values())
+        self._freeze_others(tuned)
+        found = self._gradients(tuned, turn)
+        gradients = [p.grad for p in mine if p.grad is not None]
+        self.replicas.average(gradients)
+        norm = nn.utils.clip_grad_norm_(mine, tuned.clip or math.inf)
+        prefix = f"{tuned.part.name}_" if len(self.parts) > 1 else ""
+        figures = {f"{prefix}loss": found.pop("loss"), f"{prefix}norm": norm.item(), **found}
+        for name in (f"{prefix}loss", f"{prefix}norm"):
+            if not math.isfinite(figures[name]):
+                raise Diverged(self.step, name, figures[name], whole=not self._stepped)
+        for group in tuned.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(self.step) * tuned.share
+        self._stepped = True
+        tuned.optimiser.step()
+        tuned.optimiser.zero_grad(set_to_none=True)
+        after = getattr(self.task, "after", None)
+        if after is not None:
+            with torch.no_grad():
+                after(tuned.part.name)
+        return figures
+
+    def _gradients(self, tuned: Tuned, turn: int) -> dict[str, float]:
+        """Mean gradients of the accumulated batches, and the mean figures."""
+        tuned.optimiser.zero_grad(set_to_none=True)
+        count, means = self.recipe.accumulate, Means()
+        for micro in range(count):
+            batch = self._batch((self.step * self._turns + turn) * count + micro)
+            place = (tuned.number, turn, micro)
+            generator = step_generator(
+                self.recipe.seed, self.step, self.replicas.rank, self.device,
+                "".join(f"/{n}" for n in place) if any(place) else "",
+            )  # fmt: skip
+            self._seed_layers(generator.initial_seed())
+            with torch.autocast(
+                torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"
+            ):
+                loss, figures = self.task.loss(batch, tuned.part.name, generator)
+            (loss if count == 1 else loss / count).backward()
+            means.add({"loss": loss.item(), **{name: float(value) for name, value in figures.items()}})
+        return means.take()
+
+    def _seed_layers(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+        if self.device.startswith("cuda"):
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
+
+    def _freeze_others(self, tuned: Tuned) -> None:
+        if len(self.parts) > 1:
+            for other in self.parts:
+                for parameter in other.parameters.values():
+                    parameter.requires_grad_(other is tuned)
+
+    def _batch(self, number: int) -> Any:
+        """Parts share the batches of a step."""
+        if number not in self._batches:
+            self._batches[number] = _moved(self.task.batch(number, self.replicas.rank), self.device)
+        return self._batches[number]
 
     def averaged(self) -> _Swapped:
-        """Context manager: the modules hold the averaged weights inside."""
+        """Context manager: the modules hold the averaged weights inside, and are in evaluation mode."""
         return _Swapped(self)
+
+    def rest(self) -> dict[str, Tensor]:
+        """Buffers and untuned parameters by name: `after` or a layer may change them."""
+        return {
+            f"{name}.{key}": value.detach()
+            for name, module in self.task.modules.items()
+            for key, value in (*module.named_parameters(), *module.named_buffers())
+            if f"{name}.{key}" not in self.parameters
+        }
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything a resumed run needs: tensors by name, and JSON values."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"rest/{name}": value.contiguous() for name, value in self.rest().items()}
         for (name, parameter), average in zip(self.parameters.items(), self.average, strict=True):
             tensors[f"weight/{name}"] = parameter.detach().contiguous()
             tensors[f"average/{name}"] = average.contiguous()
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"optimiser/{key}/{name}"] = value.contiguous()
+        for tuned in self.parts:
+            for name, parameter in tuned.parameters.items():
+                for key, value in tuned.optimiser.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor):
+                        tensors[f"optimiser/{key}/{name}"] = value.contiguous()
         return tensors, {"step": self.step, "seed": self.recipe.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Continue from `state()`. Raises: KeyError: a parameter that the state lacks."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser/"):
+                _, key, parameter_name = name.split("/", 2)
+                moments.setdefault(parameter_name, {})[key] = value
         with torch.no_grad():
+            for name, value in self.rest().items():
+                value.copy_(tensors[f"rest/{name}"])
             for (name, parameter), average in zip(self.parameters.items(), self.average, strict=True):
                 parameter.copy_(tensors[f"weight/{name}"])
                 average.copy_(tensors[f"average/{name}"])
-                kept = {
-                    key: _laid_out_as(tensors[f"optimiser/{key}/{name}"], parameter)
-                    for key in ("step", "exp_avg", "exp_avg_sq", "momentum")
-                    if f"optimiser/{key}/{name}" in tensors
-                }
+        for tuned in self.parts:
+            for name, parameter in tuned.parameters.items():
+                kept = {key: _laid_out_as(value, parameter) for key, value in moments.get(name, {}).items()}
                 if kept:
-                    self.optimiser.state[parameter] = kept
+                    tuned.optimiser.state[parameter] = kept
         self.step = int(meta["step"])
 
 
 def _laid_out_as(value: Tensor, parameter: Tensor) -> Tensor:
     """A copy with the parameter's own strides: fused optimisers go through memory side by side."""
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+
+
+def _moved(batch: Any, device: str) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        moved = [_moved(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
+    return batch
 
 
 class _Swapped:
@@ -241,24 +287,12 @@ class _Swapped:
                 average.copy_(kept)
 
     def __enter__(self) -> None:
+        self._modes = [(m, m.training) for root in self.trainer.task.modules.values() for m in root.modules()]
+        for module, _ in self._modes:
+            module.training = False
         self._swap()
 
     def __exit__(self, *_: object) -> None:
         self._swap()
-
-
-def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a crash leaves the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(dict(tensors), part, metadata={"state": json.dumps(dict(meta))})
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_state` wrote."""
-    with safe_open(path, framework="pt") as file:
-        meta: dict[str, Any] = json.loads(file.metadata()["state"])
-        return {name: file.get_tensor(name) for name in file.keys()}, meta
+        for module, training in self._modes:
+            module.training = training

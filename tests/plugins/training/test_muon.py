@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from mezzotint_training.muon import MuonAdamW, is_hidden, orthogonalise
-from mezzotint_training.trainer import Recipe, Trainer, load_state, save_state, step_generator
+from mezzotint_training.recipe import Recipe
+from mezzotint_training.single import Single
+from mezzotint_training.state import load_state, save_state
+from mezzotint_training.trainer import Trainer, step_generator
 
 
 def test_orthogonalise_balances_singular_values():
@@ -109,7 +112,8 @@ class Product:
 def test_resumed_run_is_bit_identical(tmp_path):
     def run():
         recipe = Recipe(steps=12, warm_up=2, learning_rate=1e-2, optimiser="muon")
-        return Trainer(Product(), lambda step, rank: torch.randn(8, 5, generator=step_generator(5, step)), recipe)
+        batches = lambda step, rank: torch.randn(8, 5, generator=step_generator(5, step))  # noqa: E731
+        return Trainer(Single(Product(), batches), recipe)
 
     whole, first, second = run(), run(), run()
     whole.run()

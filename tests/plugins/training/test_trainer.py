@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from mezzotint_training.trainer import Callbacks, Recipe, Trainer, load_state, save_state, step_generator
+from mezzotint_training.recipe import Recipe
+from mezzotint_training.single import Single
+from mezzotint_training.state import load_state, save_state
+from mezzotint_training.trainer import Callbacks, Trainer, step_generator
 
 
 class Line:
@@ -31,7 +34,7 @@ def batches(step, rank):
 
 
 def trainer(steps=20, **recipe):
-    return Trainer(Line(), batches, Recipe(steps=steps, warm_up=4, cool_down=0.5, **recipe))
+    return Trainer(Single(Line(), batches), Recipe(steps=steps, warm_up=4, cool_down=0.5, **recipe))
 
 
 def test_rate_is_a_trapezoid():
@@ -92,7 +95,7 @@ def test_a_half_written_checkpoint_never_takes_the_old_ones_place(tmp_path, monk
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("mezzotint_training.trainer.save_file", broken)
+    monkeypatch.setattr("mezzotint_training.state.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         save_state(path, *run.state())
     assert path.read_bytes() == before
@@ -109,7 +112,7 @@ def test_frozen_parameters_stay():
     objective = Line()
     objective.model[0].requires_grad_(False)
     before = objective.model[0].weight.clone()
-    run = Trainer(objective, batches, Recipe(steps=3, warm_up=1))
+    run = Trainer(Single(objective, batches), Recipe(steps=3, warm_up=1))
     run.run()
     assert torch.equal(objective.model[0].weight, before)
     assert all(name.startswith("line.2.") for name in run.parameters)
@@ -145,9 +148,8 @@ class Picture:
 def test_channels_last_runs_resume_in_the_same_bits(tmp_path, optimiser):
     def run():
         recipe = Recipe(steps=8, warm_up=1, learning_rate=1e-2, optimiser=optimiser)
-        return Trainer(
-            Picture(), lambda step, rank: torch.randn(2, 3, 8, 8, generator=step_generator(3, step)), recipe
-        )
+        batches = lambda step, rank: torch.randn(2, 3, 8, 8, generator=step_generator(3, step))  # noqa: E731
+        return Trainer(Single(Picture(), batches), recipe)
 
     whole, first, second = run(), run(), run()
     whole.run()

@@ -1,0 +1,198 @@
+"""`training.train`: the one node that trains any objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from mezzotint import Context, Dataset, Image, Report, UserError, Weights, node
+from mezzotint_training.objective import Objective, Task
+from mezzotint_training.recipe import OptimiserName
+
+if TYPE_CHECKING:
+    from mezzotint_training.running import Session
+
+__all__ = ["train"]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Steps = Annotated[int, Field(ge=0, le=10**9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Trained(NamedTuple):
+    """weights: the averaged weights; of several networks as one value.
+    report: the curve and the validation's figures, by step.
+    curve: the losses as a picture.
+    sheet: what the objective shows of what was learnt; the curve, if it shows nothing.
+    """
+
+    weights: Weights
+    report: Report
+    curve: Image
+    sheet: Image
+
+
+@node("training.train", device=True)
+def train(
+    ctx: Context,
+    objective: Objective,
+    dataset: Dataset,
+    init: Weights | None = None,
+    *,
+    steps: Count = 1000,
+    batch: Count = 32,
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3,
+    optimiser: OptimiserName = "adamw",
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = [0.9, 0.99],  # noqa: B006
+    weight_decay: Share = 0.01,
+    warm_up: Steps = 50,
+    cool_down: Share = 0.25,
+    clip: Annotated[float, Field(ge=0)] = 1.0,
+    ema: Decay = 0.99,
+    accumulate: Count = 1,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    validate_every: Steps = 0,
+    patience: Steps = 0,
+    seed: Seed = 0,
+    report_every: Count = 50,
+) -> Trained:
+    """Train what an objective describes. A run that was stopped or killed goes on, and ends in the same bits.
+
+    A loss or gradient that is not finite stops it, with the last good state kept.
+
+    objective: networks and loss.
+    dataset: what to learn from.
+    init: weights of the same networks to start from.
+    steps: of training; in each, every part of the objective has its turns.
+    batch: items of a batch.
+    learning_rate: of the plateau between the two slopes below; a part may have its own.
+    optimiser: muon is for hidden matrices and convolutions, with AdamW for the rest.
+    betas: decays of Adam's moments; rmsprop takes the second, sgd its momentum from the first.
+    weight_decay: decoupled for adamw and muon, added to the gradient for the others.
+    warm_up: steps of linear rise.
+    cool_down: share of the steps, at the end, of linear fall to 0.
+    clip: largest gradient norm of a part; 0 is none.
+    ema: decay of the average of the weights, which is what is kept; 0 keeps the last ones.
+    accumulate: batches whose mean gradient makes one step.
+    precision: of the losses' computation; auto is bfloat16 on GPUs that have it, else float32.
+    validate_every: steps between two validations; 0 is none.
+    patience: validations without a lower loss until training stops and takes the best weights; 0 is never.
+    seed: of the weights at the start, of the batches and of all noise.
+    report_every: steps between two rows of the curve.
+
+    Raises: UserError: the objective cannot use the data set, `init` does not fit, or the loss is not finite.
+    """
+    from mezzotint_training.recipe import Recipe
+    from mezzotint_training.running import Session
+    from mezzotint_training.trainer import Trainer
+
+    if patience and not validate_every:
+        raise UserError("training.train: patience counts validations; set validate_every as well")
+    reader = ctx.open_dataset(dataset)
+    if not len(reader):
+        raise UserError("training.train: the data set is empty")
+    recipe = Recipe(
+        steps=steps, learning_rate=learning_rate, optimiser=optimiser, betas=(betas[0], betas[1]),
+        weight_decay=weight_decay, warm_up=warm_up, cool_down=cool_down, clip=clip, ema=ema, seed=seed,
+        accumulate=accumulate, precision=_precision(precision, ctx.device),
+    )  # fmt: skip
+    task = _open(objective, ctx, reader, seed, batch)
+    if init is not None:
+        _start(task, init)
+    trainer = Trainer(task, recipe, device=ctx.device)
+    session = Session(
+        ctx, trainer, validate=getattr(task, "validate", None),
+        log_every=report_every, validate_every=validate_every, patience=patience,
+    )  # fmt: skip
+    if hasattr(task, "sheet"):
+        session.preview = lambda: _sheet(session) or _curve(session)
+    session.run()
+    return _trained(session)
+
+
+def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
+    import torch
+
+    if wanted == "auto":
+        return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if wanted == "bfloat16" else "float32"
+
+
+def _open(objective: Objective, ctx: Context, reader: Any, seed: int, batch: int) -> Task:
+    import torch
+
+    # Layers draw their first weights from torch's own generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return objective.open(ctx, reader, seed, batch)
+
+
+def _start(task: Task, init: Weights) -> None:
+    from mezzotint_training.checkpoint import split
+
+    if init.target == "parts":
+        given = {name: part.tensors for name, part in split(init).items()}
+    elif len(task.modules) == 1:
+        given = {next(iter(task.modules)): init.tensors}
+    else:
+        given = {}
+    for name, module in task.modules.items():
+        try:
+            module.load_state_dict(dict(given[name]))
+        except KeyError:
+            have = ", ".join(given) or init.target or "something unnamed"
+            raise UserError(f"init: wanted weights of {', '.join(task.modules)}, got those of {have}") from None
+        except RuntimeError as error:
+            raise UserError(f"init: the weights of {name!r} do not fit: {error}") from error
+
+
+def _trained(session: Session) -> Trained:
+    import torch
+
+    from mezzotint_training.checkpoint import join
+
+    trainer = session.trainer
+    with trainer.averaged(), torch.no_grad():
+        weights = trainer.task.weights()
+        sheet = _sheet(session)
+    curve = _curve(session)
+    return Trained(
+        join(weights) if isinstance(weights, Mapping) else weights,
+        Report(
+            {
+                "steps": trainer.step,
+                "stopped_early": session.stopped_early,
+                "parameters": sum(p.numel() for p in trainer.parameters.values()),
+                "curve": session.curve,
+                "validation": session.validated,
+            }
+        ),
+        curve,
+        curve if sheet is None else sheet,
+    )
+
+
+def _sheet(session: Session) -> Image | None:
+    """The objective's picture, if it has one."""
+    from mezzotint_training.trainer import step_generator
+
+    trainer = session.trainer
+    show = getattr(trainer.task, "sheet", None)
+    generator = step_generator(trainer.recipe.seed, -2, device=trainer.device)
+    picture: Image | None = None if show is None else show(generator)
+    return picture
+
+
+def _curve(session: Session) -> Image:
+    from mezzotint_image import draw_chart
+
+    names = [name for name in (session.curve or [{}])[0] if name == "loss" or name.endswith("_loss")]
+    series = [(name, [(row["step"], row[name]) for row in session.curve if name in row]) for name in names]
+    series += [("validation", [(row["step"], row["loss"]) for row in session.validated if "loss" in row])]
+    drawn = [(name, points) for name, points in series if points]
+    above = all(value > 0 for _, points in drawn for _, value in points)
+    return draw_chart(drawn, x="step", y="loss", title="Training", y_scale="log" if drawn and above else "linear")
