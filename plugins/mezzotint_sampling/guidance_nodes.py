@@ -168,10 +168,13 @@ def limit_condition(
     start: from which part of the run on, 0..1.
     end: up to which part.
 
-    Raises: UserError: a condition that is limited or combined already, or an empty area or time.
+    Raises: UserError: a condition that is limited or combined already, an empty area or time, or a
+        weight outside 1e-6 to 1e6.
     """
     if isinstance(conditioning, CombinedConditioning):
         raise UserError("this condition is limited or combined already; limit each one before combining them")
+    if not 1e-6 <= weight <= 1e6:
+        raise UserError(f"weight must be from 1e-6 to 1e6; got {weight:g}")
     if start >= end:
         raise UserError(f"start must be before end; got {start:g} and {end:g}")
     if area is not None and (area[2] <= 0 or area[3] <= 0 or area[0] + area[2] > 1 or area[1] + area[3] > 1):

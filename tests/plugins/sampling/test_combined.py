@@ -150,6 +150,8 @@ def test_the_sample_node_knows_combined_conditions(denoiser: Denoiser, random_mo
         ({"start": 0.5, "end": 0.5}, "start must be before end; got 0.5 and 0.5"),
         ({"area": [0.5, 0, 0.6, 1]}, r"area must lie in the picture and not be empty"),
         ({"area": [0.5, 0, 0, 1]}, r"area must lie in the picture and not be empty"),
+        ({"weight": 1e300}, r"weight must be from 1e-6 to 1e6; got 1e\+300"),
+        ({"weight": 1e-300}, "weight must be from 1e-6 to 1e6; got 1e-300"),
     ],
 )
 def test_limits_that_cannot_be_are_refused(arguments: Any, message: str) -> None:
