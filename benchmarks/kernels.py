@@ -83,7 +83,7 @@ def on(device: torch.device, dtype: torch.dtype) -> list[Case]:
 
 
 def _attentions(case: Any, heads: Any) -> Iterator[Case]:
-    from mezzotint_kernels.attention import attention
+    from mezzotint_kernels.dense import attention
 
     for what, batch, count, n, m, size in (
         ("SD 1.5 self", 2, 8, 4096, 4096, 40),

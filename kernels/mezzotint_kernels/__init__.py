@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mezzotint_kernels.attention import AttentionResult, attention_reference, attention_with_lse
     from mezzotint_kernels.coefficients import Coefficients
+    from mezzotint_kernels.dense import AttentionResult, attention, attention_reference, attention_with_lse
     from mezzotint_kernels.indexed import attention_indexed, deduplicate
     from mezzotint_kernels.norm import geglu, norm_silu
     from mezzotint_kernels.p2p import (
@@ -33,6 +33,7 @@ __all__ = [
     "Folded",
     "P2PResult",
     "StepResult",
+    "attention",
     "attention_indexed",
     "attention_reference",
     "attention_terms",
@@ -50,14 +51,13 @@ __all__ = [
     "temporal_attention",
 ]
 
-# `attention` itself is not here: a name cannot be both a function and the module that it is in. It is to be had by
-# `from mezzotint_kernels.attention import attention`.
 _HOME = {
-    "AttentionResult": "attention",
+    "AttentionResult": "dense",
+    "attention": "dense",
     "attention_indexed": "indexed",
-    "attention_reference": "attention",
+    "attention_reference": "dense",
     "attention_terms": "terms",
-    "attention_with_lse": "attention",
+    "attention_with_lse": "dense",
     "Coefficients": "coefficients",
     "Draw": "philox",
     "Folded": "p2p",

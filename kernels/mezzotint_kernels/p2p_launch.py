@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import head_split
+from mezzotint_kernels.dense_launch import head_split
 from mezzotint_kernels.layout import aligned, dot_precision, unit
 from mezzotint_kernels.tiles import Tile
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import head_split
+from mezzotint_kernels.dense_launch import head_split
 from mezzotint_kernels.dispatch import architecture, choose
 from mezzotint_kernels.layout import aligned, dot_precision, unit
 from mezzotint_kernels.registration import register

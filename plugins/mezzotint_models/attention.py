@@ -137,7 +137,7 @@ def _through(injectors: tuple[Injector, ...], call: AttentionCall) -> Tensor:
 
 
 def _plain(call: AttentionCall) -> Tensor:
-    from mezzotint_kernels.attention import attention
+    from mezzotint_kernels import attention
 
     return attention(call.query, call.key, call.value, bias=call.bias, key_bias=call.key_bias, scale=call.scale)
 
@@ -190,7 +190,7 @@ def _transformers_forward(
 
     Raises: UserError: dropout, which is for training a text encoder by other means.
     """
-    from mezzotint_kernels.attention import attention
+    from mezzotint_kernels import attention
 
     if dropout:
         raise UserError(f"attention by mezzotint_kernels has no dropout; got {dropout}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mezzotint_kernels import attention_reference, attention_with_lse
-from mezzotint_kernels.attention import _backward_by_scores, _forward_by_scores, _mask, attention
+from mezzotint_kernels.dense import _backward_by_scores, _forward_by_scores, _mask, attention
 
 INF = math.inf
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,3 +201,11 @@ def test_all_runs_where_triton_cannot_be_imported():
         "except ValueError as error: assert 'Triton cannot be imported' in str(error)\n"
         "else: raise AssertionError\n"
     )
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    """Importing a module makes it an attribute of its package, in place of a function that loads lazily."""
+    import mezzotint_kernels
+
+    modules = {path.stem for path in Path(mezzotint_kernels.__file__).parent.iterdir()}
+    assert not modules & set(mezzotint_kernels.__all__)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import (
+from mezzotint_kernels.audit.case import Case
+from mezzotint_kernels.dense_launch import (
     Call,
     delta_arguments,
     forward_arguments,
@@ -19,7 +20,6 @@ from mezzotint_kernels.attention_launch import (
     kv_arguments,
     q_arguments,
 )
-from mezzotint_kernels.audit.case import Case
 from mezzotint_kernels.tiles import Tile
 
 __all__ = ["cases"]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import head_split
 from mezzotint_kernels.audit.case import Case
+from mezzotint_kernels.dense_launch import head_split
 from mezzotint_kernels.temporal import temporal_arguments, temporal_kernel
 from mezzotint_kernels.tiles import Tile
 

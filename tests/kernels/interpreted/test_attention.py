@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint_kernels import attention_with_lse
-from mezzotint_kernels.attention import attention
-from mezzotint_kernels.attention_launch import Call, launch_backward, launch_forward
+from mezzotint_kernels.dense import attention
+from mezzotint_kernels.dense_launch import Call, launch_backward, launch_forward
 from mezzotint_kernels.tiles import Tile
 
 INF = math.inf

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from mezzotint import AttentionSite, Conditioning, NoiseLevel, NoiseSchedule, UserError
-from mezzotint_kernels.attention import attention
+from mezzotint_kernels import attention
 from mezzotint_models.checkpoint import checkpoint
 from mezzotint_models.unet import UNetPredictor
 

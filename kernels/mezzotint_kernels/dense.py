@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mezzotint_kernels.attention_launch import Call, kernel_name, launch_backward, launch_forward
+from mezzotint_kernels.dense_launch import Call, kernel_name, launch_backward, launch_forward
 from mezzotint_kernels.dispatch import choose
 from mezzotint_kernels.registration import register
 
@@ -293,7 +293,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     if any(b is not None and b.requires_grad for b in (bias, key_bias)):
         raise ValueError(
             "mezzotint::attention has no gradient for bias and key_bias; wanted bias.detach(), or "
-            "mezzotint_kernels.attention, which takes torch's own attention for it"
+            "mezzotint_kernels.dense, which takes torch's own attention for it"
         )
     ctx.save_for_backward(q, k, v, bias, key_bias, *output)
     ctx.mark_non_differentiable(output[1])
