@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Conditioning, Image, Latents, Mask, Report, Video, Weights, hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_image.chart import draw_chart
+    from mezzotint_image.reading import load
 
-__all__ = ["draw_chart", "register_nodes", "register_ports"]
+__all__ = ["draw_chart", "load", "register_nodes", "register_ports"]
+
+_HOME = {"draw_chart": "chart", "load": "reading"}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "draw_chart":
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mezzotint_image.chart import draw_chart
-
-    return draw_chart
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 @hookimpl

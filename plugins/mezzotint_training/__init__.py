@@ -24,6 +24,7 @@ __all__ = [
     "build",
     "join",
     "pack",
+    "register_loaders",
     "register_nodes",
     "register_ports",
     "rows",
@@ -51,10 +52,18 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
+    from mezzotint_training.picture_folder import pictures
     from mezzotint_training.train_node import train
 
-    for function in (train, text_encoder, autoencoder, denoiser, checkpoint):
+    for function in (train, pictures, text_encoder, autoencoder, denoiser, checkpoint):
         register(function)
+
+
+@hookimpl
+def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    from mezzotint_training.picture_folder import READER, open_pictures
+
+    register(READER, open_pictures)
 
 
 @hookimpl
