@@ -12,7 +12,8 @@ import torch
 
 from mezzotint import Cancelled, Context, Image, UserError
 from mezzotint_training.figures import Diverged, Means
-from mezzotint_training.trainer import Trainer, step_generator
+from mezzotint_training.randomness import step_generator
+from mezzotint_training.trainer import Trainer
 
 __all__ = ["Session", "curve_sheet", "train"]
 

@@ -178,7 +178,7 @@ def _trained(session: Session) -> Trained:
 
 def _sheet(session: Session) -> Image | None:
     """The objective's picture, if it has one."""
-    from mezzotint_training.trainer import step_generator
+    from mezzotint_training.randomness import step_generator
 
     trainer = session.trainer
     show = getattr(trainer.task, "sheet", None)

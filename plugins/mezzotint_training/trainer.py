@@ -8,7 +8,6 @@ thread count.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,16 +20,11 @@ from torch import Tensor, nn
 from mezzotint import PluginError
 from mezzotint_training.figures import Diverged, Means
 from mezzotint_training.objective import Part, Task
+from mezzotint_training.randomness import seed_layers, step_generator
 from mezzotint_training.recipe import Recipe, make_optimiser
 from mezzotint_training.replicas import Replicas
 
 Figures = dict[str, Tensor]
-
-
-def step_generator(seed: int, step: int, rank: int = 0, device: str = "cpu", turn: str = "") -> torch.Generator:
-    """A generator that depends on nothing but its arguments."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}{turn}".encode(), digest_size=7).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
 
 
 @dataclass
@@ -185,7 +179,7 @@ class Trainer:
                 self.recipe.seed, self.step, self.replicas.rank, self.device,
                 "".join(f"/{n}" for n in place) if any(place) else "",
             )  # fmt: skip
-            self._seed_layers(generator.initial_seed())
+            seed_layers(generator.initial_seed(), self.device)
             with torch.autocast(
                 torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"
             ):
@@ -193,12 +187,6 @@ class Trainer:
             (loss if count == 1 else loss / count).backward()
             means.add({"loss": loss.item(), **{name: float(value) for name, value in figures.items()}})
         return means.take()
-
-    def _seed_layers(self, seed: int) -> None:
-        torch.default_generator.manual_seed(seed)
-        if self.device.startswith("cuda"):
-            with torch.cuda.device(self.device):
-                torch.cuda.manual_seed(seed)
 
     def _freeze_others(self, tuned: Tuned) -> None:
         if len(self.parts) > 1:
@@ -253,15 +241,20 @@ class Trainer:
                 average.copy_(tensors[f"average/{name}"])
         for tuned in self.parts:
             for name, parameter in tuned.parameters.items():
-                kept = {key: _laid_out_as(value, parameter) for key, value in moments.get(name, {}).items()}
+                # Fused optimisers count their steps on the device, the others on the CPU.
+                place = parameter.device if tuned.optimiser.defaults.get("fused") else "cpu"
+                found = moments.get(name, {}).items()
+                kept = {key: _laid_out_as(value, parameter, place) for key, value in found}
                 if kept:
                     tuned.optimiser.state[parameter] = kept
         self.step = int(meta["step"])
 
 
-def _laid_out_as(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy with the parameter's own strides: fused optimisers go through memory side by side."""
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+def _laid_out_as(value: Tensor, parameter: Tensor, place: Any) -> Tensor:
+    """A copy with the parameter's strides, as fused optimisers walk memory side by side; counts go to `place`."""
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.detach().to(place, copy=True)
 
 
 def _moved(batch: Any, device: str) -> Any:

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from mezzotint_training.muon import MuonAdamW, is_hidden, orthogonalise
+from mezzotint_training.randomness import step_generator
 from mezzotint_training.recipe import Recipe
 from mezzotint_training.single import Single
 from mezzotint_training.state import load_state, save_state
-from mezzotint_training.trainer import Trainer, step_generator
+from mezzotint_training.trainer import Trainer
 
 
 def test_orthogonalise_balances_singular_values():

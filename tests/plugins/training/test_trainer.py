@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from mezzotint_training.randomness import step_generator
 from mezzotint_training.recipe import Recipe
 from mezzotint_training.single import Single
 from mezzotint_training.state import load_state, save_state
-from mezzotint_training.trainer import Callbacks, Trainer, step_generator
+from mezzotint_training.trainer import Callbacks, Trainer
 
 
 class Line:
