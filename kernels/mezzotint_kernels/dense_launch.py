@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint_kernels.dispatch import architecture
+from mezzotint_kernels.layout import aligned, dot_precision, unit
 from mezzotint_kernels.tiles import Tile
 
 __all__ = [
@@ -94,10 +95,8 @@ def _small_tile(rows: int, columns: int) -> Tile:
 
 def _aligned(x: Tensor) -> Tensor:
     """x [B, H, N, D], or a copy if its rows do not begin at multiples of 16 bytes or are too far apart."""
-    unit = _unit(x)
-    fits = x.stride(3) == 1 and x.data_ptr() % 16 == 0 and not any(stride % unit for stride in x.stride()[:3])
     near = x.stride(2) * x.shape[2] <= _MOST_ELEMENTS
-    return x if fits and near else x.clone(memory_format=torch.contiguous_format)
+    return aligned(x) if near else x.clone(memory_format=torch.contiguous_format)
 
 
 def _filled(wanted: Tensor, made: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ def delta_arguments(out: Tensor, grad: Tensor, delta: Tensor, tile: Tile) -> dic
     first, second = head_split(out.shape[3])
     found: dict[str, Any] = {"p_out": out, "p_grad": grad, "p_delta": delta, "H": out.shape[1], "M": out.shape[2]}
     found |= _strides("out_b out_h out_m", out) | _strides("grad_b grad_h grad_m", grad)
-    return found | {"D": out.shape[3], "D1": first, "D2": second, "BLOCK_M": tile.rows, "VEC": _unit(out)}
+    return found | {"D": out.shape[3], "D1": first, "D2": second, "BLOCK_M": tile.rows, "VEC": unit(out)}
 
 
 def kv_arguments(
@@ -165,28 +164,16 @@ def _arguments(call: Call, queries: int, keys: int, arch: str) -> dict[str, Any]
     first, second = head_split(size)
     found: dict[str, Any] = {"p_q": q, "p_k": k, "p_v": v, "scale": scale, "H": heads, "M": rows, "N": k.shape[2]}
     found |= _strides("q_b q_h q_m", q) | _strides("k_b k_h k_n", k) | _strides("v_b v_h v_n", v)
-    found |= {"D": size, "D1": first, "D2": second, "BLOCK_M": queries, "BLOCK_N": keys, "VEC": _unit(q)}
+    found |= {"D": size, "D1": first, "D2": second, "BLOCK_M": queries, "BLOCK_N": keys, "VEC": unit(q)}
     found |= {"EVEN_M": rows % queries == 0, "EVEN_N": k.shape[2] % keys == 0}
-    found |= {"PRECISION": _precision(q.dtype, arch)}
+    found |= {"PRECISION": dot_precision(q.dtype, arch)}
     return found | _bias_arguments(q, k.shape[2], bias, key_bias)
-
-
-def _precision(dtype: torch.dtype, arch: str) -> str:
-    """Of the products. Float32 as three TF32 ones (six bfloat16 ones on AMD) is as good as exact."""
-    if dtype != torch.float32:
-        return "tf32"
-    return "bf16x6" if arch.startswith("gfx") else "tf32x3"
-
-
-def _unit(x: Tensor) -> int:
-    """What the kernels count strides in: 16 bytes, in elements; less for a head size that is no multiple of it."""
-    return math.gcd(16 // x.element_size(), x.shape[3])
 
 
 def _strides(names: str, x: Tensor) -> dict[str, int]:
     """{"q_b": ..., "q_h": ..., "q_m": ...}: x's outer strides in units."""
-    unit = _unit(x)
-    return {name: stride // unit for name, stride in zip(names.split(), x.stride(), strict=False)}
+    step = unit(x)
+    return {name: stride // step for name, stride in zip(names.split(), x.stride(), strict=False)}
 
 
 # ---- biases
@@ -206,10 +193,10 @@ def _bias_arguments(q: Tensor, keys: int, bias: Tensor | None, key_bias: Tensor 
     found |= {"p_key_bias": q, "key_bias_b": 0, "key_bias_h": 0}
     if bias is not None:
         bias = _padded(bias.float() if bias.dtype == torch.float64 else bias, keys)
-        unit = 16 // bias.element_size()
-        found |= {"p_bias": bias, "bias_columns": bias.shape[3] // unit, "BIAS_VEC": unit}
+        step = 16 // bias.element_size()
+        found |= {"p_bias": bias, "bias_columns": bias.shape[3] // step, "BIAS_VEC": step}
         strides = bias.expand(*q.shape[:3], -1).stride()
-        found |= {f"bias_{name}": stride // unit for name, stride in zip("bhm", strides, strict=False)}
+        found |= {f"bias_{name}": stride // step for name, stride in zip("bhm", strides, strict=False)}
     if key_bias is not None:
         key_bias = key_bias.float()  # a kernel reads a few numbers a warp, which in 2 bytes would be narrow loads
         key_bias = key_bias if key_bias.stride(2) == 1 else key_bias.contiguous()
@@ -227,11 +214,11 @@ def _padded(bias: Tensor, keys: int) -> Tensor:
 
     A row of 77 numbers of 2 bytes would be read one by one.
     """
-    unit = 16 // bias.element_size()
-    whole = bias.shape[3] == keys and keys % unit == 0 and bias.stride(3) == 1 and bias.data_ptr() % 16 == 0
+    step = 16 // bias.element_size()
+    whole = bias.shape[3] == keys and keys % step == 0 and bias.stride(3) == 1 and bias.data_ptr() % 16 == 0
     rows = all(
-        count == 1 or stride % unit == 0 for stride, count in zip(bias.stride(), bias.shape[:3], strict=False)
+        count == 1 or stride % step == 0 for stride, count in zip(bias.stride(), bias.shape[:3], strict=False)
     )
     if whole and rows and bias.stride(2) * bias.shape[2] <= _MOST_ELEMENTS:
         return bias
-    return F.pad(bias.expand(-1, -1, -1, keys), (0, -keys % unit), value=-math.inf).contiguous()
+    return F.pad(bias.expand(-1, -1, -1, keys), (0, -keys % step), value=-math.inf).contiguous()
