@@ -1,7 +1,7 @@
 """Two-player losses on a critic's raw outputs (logits), and what keeps a Wasserstein critic flat.
 
 Goodfellow et al. 2014 (saturating, non-saturating); Lim and Ye 2017 (hinge); Arjovsky et al. 2017 (clipping);
-Gulrajani et al. 2017 (gradient penalty).
+Gulrajani et al. 2017 (gradient penalty); Mescheder et al. 2018 (penalty at the data).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import relu, softplus
 
 from mezzotint_families.randomness import uniform_like
 
-__all__ = ["Kind", "clip_weights", "critic_loss", "generator_loss", "gradient_penalty"]
+__all__ = ["Kind", "clip_weights", "critic_loss", "generator_loss", "gradient_penalty", "real_penalty"]
 
 Kind = Literal["non_saturating", "saturating", "hinge", "wasserstein"]
 
@@ -53,6 +53,16 @@ def gradient_penalty(
     between = (place * real.detach() + (1 - place) * fake.detach()).requires_grad_(True)
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def real_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """Half the mean squared slope at the data, which goes to 0 where the two players agree.
+
+    real: [B, ...]. The gradient of the result reaches the critic's weights. Mescheder et al. 2018, eq. 9.
+    """
+    at = real.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
+    return 0.5 * slope.flatten(1).square().sum(1).mean()
 
 
 @torch.no_grad()

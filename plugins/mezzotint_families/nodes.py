@@ -99,6 +99,7 @@ def vqvae(
 def gan(
     *,
     loss: Literal["non_saturating", "saturating", "hinge"] = "non_saturating",
+    penalty: Weight = 0.1,
     size: Size = 32,
     channels: Channels = 32,
     noise: Count = 64,
@@ -107,13 +108,17 @@ def gan(
     """A generative adversarial network, for training.train.
 
     loss: saturating is the two players' value itself, whose gradient vanishes where the critic is sure.
+    penalty: weight of half the critic's squared slope at real pictures, which steadies the game; 0 is none.
     size: side of the pictures; those of the data set are averaged down to it.
     channels: of the largest feature map; they double at each halving.
     noise: numbers that a picture is made of.
     critic_steps: of the critic to each of the generator.
-    Source: Goodfellow et al. 2014; Radford et al. 2016; Lim and Ye 2017 (hinge).
+    Source: Goodfellow et al. 2014; Radford et al. 2016; Lim and Ye 2017 (hinge); Mescheder et al. 2018
+    (penalty).
     """
-    return AdversarialObjective(kind=loss, size=size, channels=channels, noise=noise, critic_steps=critic_steps)
+    return AdversarialObjective(
+        kind=loss, penalty=penalty, size=size, channels=channels, noise=noise, critic_steps=critic_steps
+    )
 
 
 @node("families.wgan")

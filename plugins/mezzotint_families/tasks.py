@@ -15,6 +15,7 @@ from mezzotint_families.adversarial import (
     critic_loss,
     generator_loss,
     gradient_penalty,
+    real_penalty,
 )
 from mezzotint_families.building import pack_family
 from mezzotint_families.codebook import perplexity
@@ -167,7 +168,9 @@ class VQVAETask(PictureTask):
 class AdversarialTask(PictureTask):
     """Critic and generator in turn. Figures: the critic's estimate of the divergence or distance it stands for.
 
-    clip: bound of the critic's weights; 0 is none. penalty: weight of the gradient penalty; 0 is none.
+    clip: bound of the critic's weights; 0 is none.
+    penalty: weight of the penalty on the critic's slope, between real and generated pictures under "wasserstein",
+    at the real ones under the others; 0 is none.
     """
 
     def __init__(
@@ -189,7 +192,10 @@ class AdversarialTask(PictureTask):
         loss = critic_loss(self.kind, self.critic(real), self.critic(fake))
         figures = self.estimate(loss.detach())
         if self.penalty:
-            penalty = gradient_penalty(self.critic, real, fake, generator)
+            if self.kind == "wasserstein":
+                penalty = gradient_penalty(self.critic, real, fake, generator)
+            else:
+                penalty = real_penalty(self.critic, real)
             loss = loss + self.penalty * penalty
             figures["penalty"] = penalty.detach()
         return loss, figures

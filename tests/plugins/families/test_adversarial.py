@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mezzotint_families.adversarial import clip_weights, critic_loss, generator_loss, gradient_penalty
+from mezzotint_families.adversarial import (
+    clip_weights,
+    critic_loss,
+    generator_loss,
+    gradient_penalty,
+    real_penalty,
+)
 from mezzotint_families.gan import Critic, Generator
 
 
@@ -128,6 +134,15 @@ def test_the_penalty_of_a_linear_critic_is_closed_form():
     real, fake = torch.randn(2, 8, 3, 2, 2, generator=seeded(1), dtype=torch.float64)
     got = gradient_penalty(lambda x: x.flatten(1) @ weights, real, fake)
     assert got.item() == pytest.approx((weights.norm().item() - 1) ** 2)
+
+
+def test_the_penalty_at_the_data_is_half_the_squared_slope_and_reaches_the_weights():
+    weights = torch.randn(12, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    real = torch.randn(8, 3, 2, 2, generator=seeded(1), dtype=torch.float64)
+    got = real_penalty(lambda x: x.flatten(1) @ weights, real)
+    assert got.item() == pytest.approx(weights.square().sum().item() / 2)
+    got.backward()
+    assert torch.allclose(weights.grad, weights)
 
 
 def test_the_penalty_is_taken_at_a_place_of_its_own_for_each_sample():
