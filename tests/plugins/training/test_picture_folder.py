@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mezzotint import UserError
-from mezzotint.testing import fake_context
+from mezzotint.testing import check_node, fake_context
 from mezzotint_training.picture_folder import pictures
 
 
@@ -149,3 +149,7 @@ def test_it_survives_the_store(folder):
     back = decode(encoded.meta, Reader(), LoadedTypes())
     ctx = fake_context()
     assert items(ctx.open_dataset(back)) == items(ctx.open_dataset(made))
+
+
+def test_the_node_keeps_what_every_node_promises(folder):
+    check_node(pictures, folder=folder, size=8)

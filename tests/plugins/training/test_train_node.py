@@ -12,7 +12,7 @@ import torch
 
 import mezzotint_image
 from mezzotint import Cancelled, Image, UserError
-from mezzotint.testing import fake_context
+from mezzotint.testing import check_node, fake_context
 from mezzotint_training import split
 from mezzotint_training.train_node import train
 
@@ -233,3 +233,8 @@ def test_torchs_own_generator_is_left_as_it_was():
     torch.manual_seed(5)
     trained(Duel())
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_it_keeps_what_every_node_promises():
+    ctx = fake_context(loaders={"tests.numbers": tasks.Numbers})
+    check_node(train, ctx=ctx, objective=Fit(), dataset=DATA, steps=2, batch=4)
