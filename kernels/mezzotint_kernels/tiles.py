@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FALLBACK", "Tile", "find"]
+__all__ = ["FALLBACK", "NOT_TAKEN", "Tile", "find"]
 
-FALLBACK = {
-    "sm86": "sm80",
-    "sm87": "sm80",
-    "sm89": "sm80",
-    "sm103": "sm100",
-    "sm120": "sm80",  # has no wgmma or tcgen05, and an SM with less shared memory than sm100's
-    "sm121": "sm80",
-    "gfx90a": "gfx942",
-    "gfx950": "gfx942",
-}
-"""Architectures without rows of their own, and whose rows they take."""
+FALLBACK = {"sm86": "sm80", "sm89": "sm80"}
+"""Architectures without rows of their own, and whose rows they take; `make slow` compiles these for them too."""
+
+NOT_TAKEN = frozenset({("attention_backward_q", 128), ("attention_indexed", 128)})
+"""Kernels and head sizes whose sm80 row spills registers on sm86 and sm89 (8 and 24 bytes)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,6 @@ def find(kernel: str, head_dim: int, arch: str) -> Tile | None:
     from mezzotint_kernels._triton.configs import TILES
 
     row = TILES.get((kernel, head_dim, arch))
-    if row is None and arch in FALLBACK:
+    if row is None and arch in FALLBACK and (kernel, head_dim) not in NOT_TAKEN:
         row = TILES.get((kernel, head_dim, FALLBACK[arch]))
     return row
