@@ -15,7 +15,7 @@ from mezzotint.settings import Settings
 from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[3] / "graphs" / "frameworks"
-FAMILIES = ("vae", "realnvp", "vqvae", "wgan")
+FAMILIES = ("vae", "realnvp", "vqvae", "gan", "wgan")
 
 
 @pytest.fixture(scope="module")

@@ -46,10 +46,12 @@ def test_a_coupling_has_the_log_determinant_of_its_jacobian(pattern, flipped):
 
 @pytest.mark.parametrize("scales", [1, 2, 3])
 def test_the_whole_flow_has_the_log_determinant_of_its_jacobian(scales):
-    model = shaken(RealNVP(size=4, channels=3, hidden=6, scales=scales))
+    # Shaken harder, the Jacobian is so ill-conditioned that its determinant is less exact than the flow's sum.
+    model = shaken(RealNVP(size=4, channels=3, hidden=6, scales=scales), scale=0.1)
     x = torch.rand(1, 3, 4, 4, generator=seeded(1), dtype=torch.float64)
     _, change = model(x)
-    assert change.item() == pytest.approx(log_determinant(lambda v: model(v)[0], x).item(), abs=1e-8)
+    assert change.item() == pytest.approx(log_determinant(lambda v: model(v)[0], x).item(), abs=1e-10)
+    assert (change - to_logit(x)[1]).abs() > 1e-2  # the couplings have their part in it
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
