@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint import Dataset, Image, UserError, Weights
+from mezzotint import Cancelled, Dataset, Image, UserError, Weights
 from mezzotint.testing import fake_context
 from mezzotint_families import nodes
 from mezzotint_families.building import build_family, pack_family
@@ -185,3 +185,14 @@ def test_a_sheet_has_every_picture_at_its_place():
     assert sheet[0, 3, 3 + 6 * 7, 0] == pytest.approx(0.7)
     assert sheet[0, 6 + 3, 3 + 6, 0] == pytest.approx(0.9)
     assert sheet[0, 6 + 3, 3 + 12, 0] == 1
+
+
+@pytest.mark.parametrize("family", ["vqvae", "wgan"])
+def test_a_stopped_run_goes_on_in_the_same_bits(family):
+    whole = train(fake_context(), OBJECTIVES[family](), SCENES, **SMALL)
+    stopped = fake_context(cancel_at=1)
+    with pytest.raises(Cancelled):
+        train(stopped, OBJECTIVES[family](), SCENES, **SMALL)
+    again = train(fake_context(state=stopped.states[-1]), OBJECTIVES[family](), SCENES, **SMALL)
+    assert all(torch.equal(again.weights.tensors[name], value) for name, value in whole.weights.tensors.items())
+    assert again.report.data == whole.report.data
