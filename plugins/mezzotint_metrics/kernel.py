@@ -30,7 +30,7 @@ def kid(
     real: [N, D] of the reference set.
     generated: [M, D] of what is judged.
     subsets: how many pairs of random subsets.
-    subset_size: samples in each; without it 1000, or the smaller set if that is smaller.
+    subset_size: samples in each; without it 1000, or half of the smaller set if that is less.
     seed: of the subsets.
 
     returns: "kid", the mean, and "std" over the subsets. Unbiased at every size, so it can be negative: prefer
@@ -42,7 +42,7 @@ def kid(
     a, b = rows_of(real, "metrics.kid", 2), rows_of(generated, "metrics.kid", 2)
     same_network("metrics.kid", real.network, generated.network, a.shape[1], b.shape[1])
     fewest = min(len(a), len(b))
-    size = subset_size or min(1000, fewest)
+    size = subset_size or min(1000, max(2, fewest // 2))
     if size > fewest:
         raise UserError(f"metrics.kid: subset_size is {size}, but there are only {fewest} samples")
     found = []
