@@ -79,12 +79,24 @@ def _torch_version() -> str:
 
 
 def numerics_profile(settings: Settings) -> str:
-    """What the last bits of a result depend on besides the graph; a part of every content key."""
+    """What the last bits of a result depend on besides the graph; a part of every content key.
+
+    Raises: UserError: MEZZOTINT_KERNELS is none of its values.
+    """
     kind = settings.resolved_device.partition(":")[0]
     threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count()) if kind == "cpu" else ""
     parts: dict[str, Any] = {
         "device": kind, "dtype": settings.dtype, "threads": threads, "torch": _torch_version().partition("+")[0],
     }  # fmt: skip
-    if forced := os.environ.get("MEZZOTINT_KERNELS"):
-        parts["kernels"] = forced
+    if os.environ.get("MEZZOTINT_KERNELS"):
+        parts["kernels"] = _forced_kernels()
     return ",".join(f"{k}={v}" for k, v in parts.items())
+
+
+def _forced_kernels() -> str | None:
+    from mezzotint_kernels.dispatch import forced
+
+    try:
+        return forced()
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -72,3 +72,10 @@ def test_results_of_other_kernels_have_other_keys(monkeypatch):
     plain = numerics_profile(Settings())
     monkeypatch.setenv("MEZZOTINT_KERNELS", "interpret")
     assert numerics_profile(Settings()) == f"{plain},kernels=interpret"
+
+
+def test_a_run_with_a_wrong_value_is_refused_once_and_before_it_begins(cli, sum_graph, monkeypatch):
+    monkeypatch.setenv("MEZZOTINT_KERNELS", "nonsense")
+    done = cli("run", sum_graph)
+    assert done.code == 2 and done.err.count("nonsense") == 1
+    assert "wanted one of torch, triton, interpret" in done.err
