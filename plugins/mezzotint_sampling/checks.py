@@ -18,6 +18,8 @@ def check_inputs(denoiser: Denoiser, conditioning: Conditioning, latents: Latent
     """Raises: UserError: with what was got, what was wanted, and what to do."""
     _check_latents(denoiser, latents)
     _check_mask(latents)
+    _check_finite("the latents", latents.data)
+    _check_finite("the latents' mask", latents.mask)
     _check_conditioning(conditioning, latents)
     _check_guidance(denoiser, latents)
 
@@ -39,6 +41,13 @@ def _check_latents(denoiser: Denoiser, latents: Latents) -> None:
         raise UserError(
             f"latents have {latents.downscale} pixels to a side; the denoiser wants {denoiser.downscale}"
         )
+
+
+def _check_finite(what: str, data: Tensor | None) -> None:
+    """Else a NaN that came in would be blamed on the denoiser."""
+    if data is not None and not data.isfinite().all():
+        bad = int((~data.isfinite()).sum())
+        raise UserError(f"{what} must be finite; {bad} of {data.numel()} numbers are NaN or infinite")
 
 
 def _check_mask(latents: Latents) -> None:

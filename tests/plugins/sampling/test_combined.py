@@ -183,6 +183,17 @@ def test_what_does_not_fit_the_latents_is_said_before_anything_runs(denoiser: De
         check_inputs(denoiser, limit_condition(A, start=0.2), latents)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_latents_that_are_no_numbers_are_not_blamed_on_the_denoiser(denoiser: Denoiser, bad: float) -> None:
+    data = torch.zeros(2, 3, 4, 4)
+    data[1, 2, 3, 0] = bad
+    with pytest.raises(UserError, match="the latents must be finite; 1 of 96 numbers"):
+        check_inputs(denoiser, A, Latents(data, space="s"))
+    mask = torch.full((1, 1, 4, 4), bad)
+    with pytest.raises(UserError, match="mask must be finite; 16 of 16"):
+        check_inputs(denoiser, A, Latents(torch.zeros(2, 3, 4, 4), space="s", mask=mask))
+
+
 def test_what_guidance_brings_along_is_checked_too(denoiser: Denoiser) -> None:
     latents = Latents(torch.zeros(4, 3, 4, 4), space="s")
     many = Conditioning(context=torch.zeros(2, 4, 8))
