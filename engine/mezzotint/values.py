@@ -97,12 +97,15 @@ class Recipe(Port):
 
     loader: the id of a registered loader, e.g. `models.unet`.
     config: what the loader needs besides the files (JSON).
+    weights: numbers that came along an edge, a `Weights`, for the loader to take in place of the source's files. The
+        source's fingerprint is then a digest of them: recipes with equal ones share a loaded model.
     """
 
     source: Source
     loader: str
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     patches: tuple[Patch, ...] = ()
+    weights: Port | None = None
 
     def patched(self, *patches: Patch) -> Self:
         """The same recipe with more patches, applied in order after those it has."""

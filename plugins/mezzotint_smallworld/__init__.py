@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import hookimpl
+from mezzotint import UserError, hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_smallworld.nodes import check
@@ -40,7 +40,22 @@ def _open_scenes(dataset: Any, ctx: Any) -> Any:
 
 @hookimpl
 def resolve_source(uri: str) -> Path | None:
-    return Path(__file__).parent / "weights" if uri == SOURCE else None
+    """`bundled:smallworld` is the text-to-image model's folder, `bundled:NAME` the file systems/NAME.safetensors."""
+    scheme, _, name = uri.partition(":")
+    if scheme != "bundled" or "/" in name:
+        return None
+    here = Path(__file__).parent
+    if uri == SOURCE:
+        return here / "weights"
+    known = {path.stem: path for path in (here / "systems").glob("*.safetensors")}
+    if name not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, ("smallworld", *known), 1)
+        hint = f"; the nearest is bundled:{near[0]}" if near else ""
+        names = ", ".join(sorted(("smallworld", *known)))
+        raise UserError(f"nothing is bundled as {name!r}{hint}. There are {names}")
+    return known[name]
 
 
 def __getattr__(name: str) -> Any:
