@@ -16,5 +16,8 @@ setup(
     packages=[*packages, "mezzotint_graphs"],
     package_dir={**package_dir, "mezzotint_graphs": "graphs"},
     include_package_data=False,
-    package_data={"": ["py.typed", "*.json", "weights/**/*", "systems/*.safetensors", "templates/**/*"], "mezzotint_graphs": ["**/*"]},
+    package_data={
+        "": ["py.typed", "*.json", "weights/**/*", "systems/*.safetensors", "templates/**/*"],
+        "mezzotint_graphs": ["**/*"],
+    },
 )

@@ -97,8 +97,8 @@ class Recipe(Port):
 
     loader: the id of a registered loader, e.g. `models.unet`.
     config: what the loader needs besides the files (JSON).
-    weights: numbers that came along an edge, a `Weights`, for the loader to take in place of the source's files. The
-        source's fingerprint is then a digest of them: recipes with equal ones share a loaded model.
+    weights: numbers that came along an edge, a `Weights`, for the loader to take in place of the source's
+        files. The source's fingerprint is then a digest of them: recipes with equal ones share a loaded model.
     """
 
     source: Source

@@ -40,7 +40,7 @@ def _open_scenes(dataset: Any, ctx: Any) -> Any:
 
 @hookimpl
 def resolve_source(uri: str) -> Path | None:
-    """`bundled:smallworld` is the text-to-image model's folder, `bundled:NAME` the file systems/NAME.safetensors."""
+    """`bundled:smallworld` is the text-to-image model's folder, `bundled:NAME` a file of one trained system."""
     scheme, _, name = uri.partition(":")
     if scheme != "bundled" or "/" in name:
         return None
