@@ -11,11 +11,9 @@ from pydantic import Field
 from mezzotint import Dataset, Image, Report, UserError, node
 
 if TYPE_CHECKING:
-    from PIL import Image as Pillow
-
     from mezzotint_smallworld.scene import Scene
 
-__all__ = ["READER", "Pictures", "check", "dataset", "item", "pictures", "scene_of"]
+__all__ = ["READER", "Pictures", "check", "dataset", "pictures", "scene_of"]
 
 READER = "smallworld.scenes"
 """The reader of the data sets that `smallworld.dataset` describes."""
@@ -23,6 +21,7 @@ READER = "smallworld.scenes"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Things = Literal[1, 2] | None
 Split = Literal["train", "test"]
+Label = Literal["shape", "colour"] | None
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,15 +70,28 @@ def dataset(
     count: Annotated[int, Field(ge=1, le=10**9)] = 100_000,
     things: Things = None,
     split: Split = "train",
-    unnamed: Share = 0.08,
+    unnamed: Share | None = None,
+    label: Label = None,
 ) -> Dataset:
     """The small world as a data set, drawn when it is read.
 
+    Captions are varied and leave words out, as people do. Each item also says where its things are: "boxes".
+
     seed: item i is the scene of seed + i.
     count: how many items.
-    things, split, unnamed: as in smallworld.pictures. Captions are varied and leave words out, as people do.
+    things, split: as in smallworld.pictures.
+    unnamed: share of scenes with a colour or a shape that captions have no word for; 0.08 if null, 0 with labels.
+    label: what the class of a picture is: the shape or the colour of its first thing.
+
+    Raises: UserError: labels of what has no name.
     """
-    config = {"seed": seed, "things": things, "split": split, "unnamed": unnamed}
+    if label and unnamed:
+        raise UserError(
+            f"smallworld.dataset: label {label!r} has classes for what is named alone, but unnamed is {unnamed}; "
+            "leave unnamed out"
+        )
+    share = unnamed if unnamed is not None else 0.0 if label else 0.08
+    config = {"seed": seed, "things": things, "split": split, "unnamed": share, "label": label}
     return Dataset(reader=READER, config=config, length=count)
 
 
@@ -90,15 +102,6 @@ def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
     seed = int(config["seed"]) + index
     scene = sample_scene(seed, things=config["things"], unnamed=config["unnamed"], split=config["split"])
     return scene, seed
-
-
-def item(config: Mapping[str, Any], index: int) -> tuple[Pillow.Image, str]:
-    """Item `index`: a 64x64 RGB picture and a caption."""
-    from mezzotint_smallworld.captions import caption
-    from mezzotint_smallworld.draw import draw
-
-    scene, seed = scene_of(config, index)
-    return draw(scene), caption(scene, seed)
 
 
 @node("smallworld.check")

@@ -7,13 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mezzotint import UserError
 from mezzotint_smallworld.attributes import ATTRIBUTES, CLASSES, attributes
-from mezzotint_smallworld.scene import SHAPES, UNNAMED_SHAPES
+from mezzotint_smallworld.scene import COLOURS, FRAME, SHAPES, UNNAMED_SHAPES
 
 if TYPE_CHECKING:
     from mezzotint import Context, Dataset
+    from mezzotint_smallworld.scene import Scene
 
-__all__ = ["Reader", "open_scenes"]
+__all__ = ["LABELS", "Reader", "open_scenes"]
+
+LABELS: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": tuple(COLOURS)}
+"""The classes that a data set's pictures can have."""
 
 
 class Reader:
@@ -21,6 +26,7 @@ class Reader:
 
     class_counts: for each attribute of a caption its number of classes, 0 meaning unsaid. noun_classes: which of
     these attributes belong to the first noun, and which to the second. nouns: the words that name a shape.
+    label_names: the classes of the items' "label", () without labels.
     """
 
     class_counts = tuple(1 + len(CLASSES[name]) for name in ATTRIBUTES)
@@ -30,26 +36,50 @@ class Reader:
     def __init__(self, config: Mapping[str, Any], length: int) -> None:
         self.config = config
         self.length = length
+        self.labelled: str | None = config.get("label")
+        self.label_names = LABELS.get(self.labelled or "", ())
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """ "image": [64, 64, 3] uint8; "caption": str."""
+        """ "image": [64, 64, 3] uint8; "caption": str; "boxes": see `boxes`; "label": int, if there are labels."""
         import numpy
 
-        from mezzotint_smallworld.nodes import item
+        from mezzotint_smallworld.captions import caption
+        from mezzotint_smallworld.draw import draw
 
-        picture, caption = item(self.config, index)
-        return {"image": numpy.asarray(picture), "caption": caption}
+        scene, seed = self._scene(index)
+        found = {"image": numpy.asarray(draw(scene)), "caption": caption(scene, seed), "boxes": _boxes(scene)}
+        return {**found, "label": self._label(scene)} if self.labelled else found
 
     def caption(self, index: int) -> str:
         """The caption alone, without drawing."""
         from mezzotint_smallworld.captions import caption
+
+        return caption(*self._scene(index))
+
+    def boxes(self, index: int) -> list[dict[str, Any]]:
+        """Where the things are, without drawing: {"what": "red circle", "box": [left, top, right, bottom]}.
+
+        Sides are shares of the frame, 0..1, x to the right and y down. A colour that has no name is left out and a shape that has none is "shape", as in captions.
+        """
+        return _boxes(self._scene(index)[0])
+
+    def label(self, index: int) -> int:
+        """The class alone, an index into `label_names`. Raises: UserError: there are no labels."""
+        if not self.labelled:
+            raise UserError("the data set has no labels; give smallworld.dataset a label")
+        return self._label(self._scene(index)[0])
+
+    def _scene(self, index: int) -> tuple[Scene, int]:
         from mezzotint_smallworld.nodes import scene_of
 
-        scene, seed = scene_of(self.config, index)
-        return caption(scene, seed)
+        return scene_of(self.config, index)
+
+    def _label(self, scene: Scene) -> int:
+        first = scene.things[0]
+        return self.label_names.index(first.shape if self.labelled == "shape" else first.colour)
 
     @staticmethod
     def classes(caption: str) -> list[int]:
@@ -64,6 +94,17 @@ class Reader:
         with TemporaryDirectory() as folder:
             write_tokenizer(Path(folder))
             return {path.name: path.read_text() for path in sorted(Path(folder).iterdir())}
+
+
+def _boxes(scene: Scene) -> list[dict[str, Any]]:
+    from mezzotint_smallworld.draw import boxes
+
+    found = []
+    for thing, box in zip(scene.things, boxes(scene), strict=True):
+        colour = [thing.colour] if thing.colour in COLOURS else []
+        what = " ".join([*colour, thing.shape if thing.shape in SHAPES else "shape"])
+        found.append({"what": what, "box": [min(max(side / FRAME, 0.0), 1.0) for side in box]})
+    return found
 
 
 def open_scenes(dataset: Dataset, ctx: Context) -> Reader:
