@@ -62,7 +62,8 @@ class Reader:
     def boxes(self, index: int) -> list[dict[str, Any]]:
         """Where the things are, without drawing: {"what": "red circle", "box": [left, top, right, bottom]}.
 
-        Sides are shares of the frame, 0..1, x to the right and y down. A colour that has no name is left out and a shape that has none is "shape", as in captions.
+        Sides are shares of the frame, 0..1, x to the right and y down.
+        A colour that has no name is left out and a shape that has none is "shape", as in captions.
         """
         return _boxes(self._scene(index)[0])
 
