@@ -113,7 +113,7 @@ def error_of(case: Case) -> float:
     x = normals(1, SHAPE, stream="start", dtype=dtype)
     twice = case.options.get("variance") == "learned"
     mine, other = Model(twice, case.forward), Model(twice, case.forward)
-    end = run(case.sampler, mine, None, x, sigmas, Draws(dtype), **case.options)
+    end = run(case.sampler, mine, None, x, sigmas, Draws(dtype), options=case.options)
     first = x if is_flow else x / sigmas.alphas[0]
     their_end = case.theirs(other, first, sigmas, mine.ratios, Draws(dtype), **case.options)
     if len(mine.asked) != len(other.asked):

@@ -34,7 +34,7 @@ class NoiseLevel:
 
     @property
     def progress(self) -> float:
-        return self.step / max(self.steps - 1, 1)
+        return min(self.step / max(self.steps - 1, 1), 1.0)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ def distance(latents: list[Latents], reference: Latents, *, at: list[float], nam
     at: one number for each of the latents, such as its number of steps.
     name: what that number is called in the rows, which are [{name: at, "distance": d}, ...].
 
-    Raises: UserError: another number of values in `at`, or latents of another shape.
+    Raises: UserError: another number of values in `at`, latents of another shape, or the name "distance".
     """
+    if name == "distance":
+        raise UserError('sampling.distance: "distance" is the other column; call the numbers something else')
     if len(at) != len(latents):
         raise UserError(f"sampling.distance: {len(at)} numbers in 'at' for {len(latents)} latents")
     wanted = reference.data.double()

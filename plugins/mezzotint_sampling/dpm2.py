@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from mezzotint_kernels import Coefficients
-from mezzotint_sampling.path import Path, descent, euler_row, twice
+from mezzotint_sampling.path import Path, descent, descents, euler_row, twice
 from mezzotint_sampling.protocol import State, evaluations
 
 if TYPE_CHECKING:
-    from mezzotint import NoiseLevel
     from mezzotint_sampling.protocol import Advance, Levels
 
 __all__ = ["dpm_2", "dpm_2_ancestral"]
 
 
-@evaluations(lambda levels: len(twice(_targets(levels, 0.0))))
+@evaluations(lambda levels: len(twice(descents(levels, 0.0))))
 def dpm_2(advance: Advance, levels: Levels, state: State) -> Iterator[State]:
     """A step with the slope at its geometric middle. Source: Karras et al. 2022, alg. 3; k-diffusion.
 
@@ -30,7 +28,7 @@ def dpm_2(advance: Advance, levels: Levels, state: State) -> Iterator[State]:
     return dpm_2_ancestral(advance, levels, state, eta=0.0)
 
 
-@evaluations(lambda levels, eta=1.0: len(twice(_targets(levels, eta))))
+@evaluations(lambda levels, eta=1.0: len(twice(descents(levels, eta))))
 def dpm_2_ancestral(
     advance: Advance, levels: Levels, state: State, *, eta: Annotated[float, Field(ge=0)] = 1.0
 ) -> Iterator[State]:
@@ -40,7 +38,7 @@ def dpm_2_ancestral(
     history.
     """
     path = Path.of(levels)
-    for i, stage in twice(_targets(levels, eta))[state.step :]:
+    for i, stage in twice(descents(levels, eta))[state.step :]:
         here, there = levels[i], levels[i + 1]
         down, up = descent(here, there, eta)
         if down.sigma == 0:
@@ -64,7 +62,3 @@ def dpm_2_ancestral(
             result = advance(state.x, middle, there, row, state.history, since=here)
             state = State(state.step + 1, result.x, x0=result.x0)
         yield state
-
-
-def _targets(levels: Levels, eta: float) -> list[NoiseLevel]:
-    return [descent(here, there, eta)[0] for here, there in pairwise(levels)]

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from mezzotint_kernels import Coefficients
-from mezzotint_sampling.path import descent, euler_row, log_snr, quotient, ratio_of, twice
+from mezzotint_sampling.path import descent, descents, euler_row, log_snr, quotient, ratio_of, twice
 from mezzotint_sampling.protocol import State, evaluations
 
 if TYPE_CHECKING:
@@ -112,20 +111,20 @@ def dpmpp_3m_sde(
         yield state
 
 
-@evaluations(lambda levels: len(twice(_targets(levels, 0.0))))
+@evaluations(lambda levels: len(twice(descents(levels, 0.0))))
 def dpmpp_2s(advance: Advance, levels: Levels, state: State) -> Iterator[State]:
     """DPM-Solver++(2S): the picture at the middle of each step. Source: Lu et al. 2022, alg. 1."""
     return dpmpp_2s_ancestral(advance, levels, state, eta=0.0)
 
 
-@evaluations(lambda levels, eta=1.0: len(twice(_targets(levels, eta))))
+@evaluations(lambda levels, eta=1.0: len(twice(descents(levels, eta))))
 def dpmpp_2s_ancestral(advance: Advance, levels: Levels, state: State, *, eta: Eta = 1.0) -> Iterator[State]:
     """DPM-Solver++(2S) to a lower level, and fresh noise up to the next. Source: k-diffusion.
 
     Between the two evaluations of a step the state is at the middle, with the sample before as
     history.
     """
-    for i, stage in twice(_targets(levels, eta))[state.step :]:
+    for i, stage in twice(descents(levels, eta))[state.step :]:
         here, there = levels[i], levels[i + 1]
         down, up = descent(here, there, eta)
         middle = there if down.sigma == 0 else _middle(advance, here, down)
@@ -207,7 +206,3 @@ def _phi_2(here: NoiseLevel, there: NoiseLevel, eta: float) -> float:
     """1 - (1 - e^-k) / k with k = (1 + eta) h: what a slope of the picture adds over the step."""
     k = (1 + eta) * (log_snr(there) - log_snr(here))
     return 1 + math.expm1(-k) / k
-
-
-def _targets(levels: Levels, eta: float) -> list[NoiseLevel]:
-    return [descent(here, there, eta)[0] for here, there in pairwise(levels)]

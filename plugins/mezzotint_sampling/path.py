@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mezzotint_kernels import Coefficients
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mezzotint import NoiseLevel
     from mezzotint_sampling.protocol import Levels
 
-__all__ = ["Path", "descent", "euler_row", "log_snr", "quotient", "ratio_of", "twice"]
+__all__ = ["Path", "descent", "descents", "euler_row", "log_snr", "quotient", "ratio_of", "twice"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def descent(here: NoiseLevel, there: NoiseLevel, eta: float) -> tuple[NoiseLevel
     """
     up = min(1.0, eta * math.sqrt(1 - quotient(here, there) ** 2))
     return replace(there, sigma=there.sigma * math.sqrt(1 - up**2)), there.sigma * up
+
+
+def descents(levels: Levels, eta: float) -> list[NoiseLevel]:
+    """The level that each ancestral step goes to before its noise."""
+    return [descent(here, there, eta)[0] for here, there in pairwise(levels)]
 
 
 def twice(targets: Sequence[NoiseLevel]) -> list[tuple[int, int]]:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "Region",
+    "check_direction",
     "check_kind",
-    "check_levels",
     "clean_row",
     "levels_of",
     "prepared",
@@ -73,7 +73,7 @@ def run(
     clip: float | None = None,
     hooks: Any = None,
     name: str | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Take x from the first level of `sigmas` to the last one, and give it back.
 
@@ -90,12 +90,12 @@ def run(
     """
     generator = sampler_named(sampler) if isinstance(sampler, str) else sampler
     name = name or (sampler if isinstance(sampler, str) else getattr(sampler, "__name__", str(sampler)))
-    levels, options = prepared(name, generator, sigmas, options, predictor.schedule.prediction)
-    total = evaluation_count(generator, levels, **options)
+    levels, known = prepared(name, generator, sigmas, options or {}, predictor.schedule.prediction)
+    total = evaluation_count(generator, levels, **known)
     now = state if state is not None else State(0, x)
     check = partial(check_kind, name, generator)
     advance = _Advance(predictor, conditioning, noise, region, clip, hooks, check, now.step, total)
-    for following in generator(advance, levels, now, **options):
+    for following in generator(advance, levels, now, **known):
         now = following
         if now.step != advance.done:
             raise RuntimeError(f"sampler {name!r} yielded step {now.step} after {advance.done} evaluations")
@@ -113,7 +113,7 @@ def prepared(
     Raises: UserError: as `run` does.
     """
     levels = levels_of(sigmas)
-    check_levels(name, sampler, levels)
+    check_direction(name, sampler, levels)
     check_kind(name, sampler, kind)
     return levels, checked_options(name, sampler, options)
 
@@ -150,7 +150,7 @@ def clean_row(kind: str, level: NoiseLevel) -> tuple[float, float]:
     raise UserError(f"unknown kind of prediction {kind!r}; known: {', '.join(KINDS)}")
 
 
-def check_levels(name: str, sampler: Sampler, levels: tuple[NoiseLevel, ...]) -> None:
+def check_direction(name: str, sampler: Sampler, levels: tuple[NoiseLevel, ...]) -> None:
     """Raises: UserError: levels that are not noise levels, or do not go the sampler's way."""
     for level in levels:
         numbers = (level.alpha, level.sigma, level.time)

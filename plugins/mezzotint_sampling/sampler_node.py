@@ -180,7 +180,7 @@ def _run(
         clip=clip,
         hooks=getattr(ctx, "hooks", None),
         name=name,
-        **options,
+        options=options,
     )
     return latents.replace(data=result)
 

@@ -37,7 +37,9 @@ def picture() -> torch.Tensor:
 def there_and_back(model: Any, steps: int, iterations: int) -> float:
     """The largest error of a picture that is inverted and sampled again."""
     sigmas = make_sigmas(STABLE, steps)
-    noisy = run(ddim_inversion, model, None, picture(), upward(sigmas), NUMBERS, iterations=iterations)
+    noisy = run(
+        ddim_inversion, model, None, picture(), upward(sigmas), NUMBERS, options={"iterations": iterations}
+    )
     back = run("ddim", model, None, noisy, sigmas, NUMBERS)
     return float((back - picture()).abs().max())
 
@@ -55,7 +57,7 @@ def test_at_the_fixed_point_ddim_undoes_the_inversion_exactly(gaussian: Any) -> 
 def test_inversion_follows_the_exact_flow_backwards(gaussian: Any) -> None:
     model, sigmas = gaussian(), make_sigmas(STABLE, 200)
     levels = levels_of(sigmas)
-    noisy = run(ddim_inversion, model, None, picture(), upward(sigmas), NUMBERS, iterations=4)
+    noisy = run(ddim_inversion, model, None, picture(), upward(sigmas), NUMBERS, options={"iterations": 4})
     exact = model.exact(picture(), levels[-1], levels[0])
     assert float((noisy - exact).abs().max() / exact.abs().max()) < 0.05
 
@@ -73,7 +75,7 @@ def test_one_iteration_is_the_inversion_of_diffusers(random_model: Any) -> None:
     assert scheduler.timesteps.tolist() == list(sigmas.times[-2::-1])
     mine: list[torch.Tensor] = []
     run(
-        ddim_inversion, model, None, x, upward(sigmas), NUMBERS, iterations=1,
+        ddim_inversion, model, None, x, upward(sigmas), NUMBERS, options={"iterations": 1},
         on_state=lambda state, _: mine.append(state.x),
     )  # fmt: skip
     for state, time in zip(mine, scheduler.timesteps, strict=True):
@@ -86,14 +88,16 @@ def test_inversion_goes_on_from_any_state_with_the_same_bytes(random_model: Any)
     sigmas = upward(make_sigmas(STABLE, 4))
     x = picture().float()
     whole = run(
-        ddim_inversion, random_model(), None, x, sigmas, NUMBERS, iterations=3,
+        ddim_inversion, random_model(), None, x, sigmas, NUMBERS, options={"iterations": 3},
         on_state=lambda state, _: states.append(state),
     )  # fmt: skip
     assert len(states) == 12
     for state in states[:-1]:
         bare = State(state.step, state.x.clone(), tuple(h.clone() for h in state.history))
         empty = torch.full(SHAPE, torch.nan)
-        again = run(ddim_inversion, random_model(), None, empty, sigmas, NUMBERS, state=bare, iterations=3)
+        again = run(
+            ddim_inversion, random_model(), None, empty, sigmas, NUMBERS, state=bare, options={"iterations": 3}
+        )
         assert torch.equal(again, whole)
 
 

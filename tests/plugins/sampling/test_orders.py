@@ -55,7 +55,7 @@ def start(sigmas: Sigmas) -> torch.Tensor:
 
 def error(model: Any, sampler: str, sigmas: Sigmas, **options: Any) -> float:
     levels, x = levels_of(sigmas), start(sigmas)
-    got = run(sampler, model, None, x, sigmas, NUMBERS, **options)
+    got = run(sampler, model, None, x, sigmas, NUMBERS, options=options)
     return float((got - model.exact(x, levels[0], levels[-1])).abs().max())
 
 
@@ -100,7 +100,7 @@ def test_from_an_exact_history_a_multistep_method_has_its_full_order(
         points = [model.exact(x, levels[0], level) for level in levels[:order]]
         slopes = [exact_slope(model, p, level, path) for p, level in zip(points, levels, strict=False)]
         state = State(order - 1, points[-1], tuple(reversed(slopes[:-1])))
-        got = run(sampler, model, None, x, sigmas, NUMBERS, state=state, order=order)
+        got = run(sampler, model, None, x, sigmas, NUMBERS, state=state, options={"order": order})
         errors.append(float((got - model.exact(x, levels[0], levels[-1])).abs().max()))
     assert math.log2(errors[0] / errors[1]) > order - 0.3, errors
 
@@ -151,7 +151,7 @@ def test_sde_samplers_draw_both_modes_in_their_shares(sampler: str, options: dic
     steps = 160 if sampler == "dpmpp_sde" else 40
     sigmas = without_clean_end([*karras(STABLE, steps), (1.0, 0.0, 0.0)])
     x = normals(0, shape, stream="start", dtype=torch.float64)
-    drawn = run(sampler, Mixture(), None, x, sigmas, numbers_of(Noise(1, kind="torch"), shape), **options)
+    drawn = run(sampler, Mixture(), None, x, sigmas, numbers_of(Noise(1, kind="torch"), shape), options=options)
     assert float((drawn < -0.2).double().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(drawn.mean()) == pytest.approx(0.3 * -1 + 0.7 * 0.8, abs=0.03)
     second = 0.3 * (1 + 0.09) + 0.7 * (0.64 + 0.16)

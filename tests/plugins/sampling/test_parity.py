@@ -44,9 +44,10 @@ def start(dtype: torch.dtype) -> Tensor:
 def ours(sampler: str, model: Any, sigmas: Sigmas, x: Tensor, noise: Any = None, **options: float) -> list[Tensor]:
     """The sample after each model evaluation."""
     samples: list[Tensor] = []
+    clip = options.pop("clip", None)
     run(
         sampler, model, None, x, sigmas, noise or Given(),
-        on_state=lambda state, _: samples.append(state.x), **options,
+        on_state=lambda state, _: samples.append(state.x), clip=clip, options=options,
     )  # fmt: skip
     return samples
 

@@ -25,7 +25,7 @@ def states_of(sampler: str, model: Any, x: torch.Tensor, noise: Noise, **rest: A
     options = OPTIONS.get(sampler, {})
     run(
         sampler, model, None, x, SIGMAS, numbers, on_state=lambda s, _: states.append(s),
-        **rest, **options,
+        options=options, **rest,
     )  # fmt: skip
     return states
 

@@ -119,7 +119,7 @@ def test_stochastic_samplers_draw_from_the_data(
     x = normals(0, shape, stream="start")
     kind = "flow" if schedule.kind == "flow" else "eps"
     numbers = numbers_of(Noise(1, kind="torch"), shape)
-    drawn = run(sampler, gaussian(kind), None, x, sigmas, numbers, **options)
+    drawn = run(sampler, gaussian(kind), None, x, sigmas, numbers, options=options)
     assert float(drawn.mean()) == pytest.approx(0.3, abs=0.015)
     assert float(drawn.std()) == pytest.approx(0.5, rel=0.03)
 
@@ -131,7 +131,7 @@ def test_stochastic_samplers_draw_from_the_data(
 )  # fmt: skip
 def test_with_eta_zero_a_stochastic_sampler_is_its_plain_form(stochastic: str, plain: str, gaussian: Any) -> None:
     sigmas = make_sigmas(STABLE, 9, "karras")
-    mine = run(stochastic, gaussian(), None, start(), sigmas, NUMBERS, eta=0.0)
+    mine = run(stochastic, gaussian(), None, start(), sigmas, NUMBERS, options={"eta": 0.0})
     torch.testing.assert_close(mine, run(plain, gaussian(), None, start(), sigmas, NUMBERS), rtol=0, atol=1e-12)
 
 
@@ -140,7 +140,7 @@ def test_adams_methods_of_order_one_are_euler(sampler: str, gaussian: Any) -> No
     for schedule in (STABLE, FLOW):
         sigmas = make_sigmas(schedule, 9, "karras")
         kind = "v" if schedule is STABLE else "flow"
-        mine = run(sampler, gaussian(kind), None, start(), sigmas, NUMBERS, order=1)
+        mine = run(sampler, gaussian(kind), None, start(), sigmas, NUMBERS, options={"order": 1})
         plain = run("euler", gaussian(kind), None, start(), sigmas, NUMBERS)
         torch.testing.assert_close(mine, plain, rtol=0, atol=1e-12)
 
@@ -158,7 +158,7 @@ def test_dpmpp_sde_keeps_more_of_the_datas_spread_with_brownian_noise(gaussian: 
 def test_restart_without_repetitions_is_heun_and_with_them_visits_its_interval_again(random_model: Any) -> None:
     sigmas = make_sigmas(STABLE, 20, "karras")
     heun, none = (
-        run(name, random_model(), None, start(), sigmas, NUMBERS, **options)
+        run(name, random_model(), None, start(), sigmas, NUMBERS, options=options)
         for name, options in (("heun", {}), ("restart", {"times": 0}))
     )
     assert torch.equal(heun, none)
@@ -170,7 +170,16 @@ def test_restart_without_repetitions_is_heun_and_with_them_visits_its_interval_a
 
         def after_step(self, **rest: Any) -> None: ...
 
-    run("restart", random_model(), None, start(), sigmas, NUMBERS, low=0.1, high=2.0, times=3, hooks=Watching())
+    run(
+        "restart",
+        random_model(),
+        None,
+        start(),
+        sigmas,
+        NUMBERS,
+        options={"low": 0.1, "high": 2.0, "times": 3},
+        hooks=Watching(),
+    )
     highest = min(seen, key=lambda ratio: abs(math.log(ratio / 2)))
     assert [a < b for a, b in pairwise(seen)].count(True) == 3
     assert seen.count(highest) == 2 + 3
@@ -184,7 +193,7 @@ def test_restarting_takes_errors_out(gaussian: Any) -> None:
     numbers = numbers_of(Noise(1), shape)
     model = gaussian()
     wrong, mended = (
-        float(run(name, model, None, x, sigmas, numbers, **options).std())
+        float(run(name, model, None, x, sigmas, numbers, options=options).std())
         for name, options in (("heun", {}), ("restart", {"high": 2.0, "times": 2}))
     )
     assert abs(mended - 0.5) < 0.3 * abs(wrong - 0.5)
@@ -215,14 +224,14 @@ class TwiceChannels:
 def test_a_learned_variance_at_its_bounds_is_the_fixed_one(place: float, fixed: str, gaussian: Any) -> None:
     sigmas = make_sigmas(STABLE, 6)
     model = TwiceChannels(gaussian(), place)
-    learned = run("ddpm", model, None, start(), sigmas, NUMBERS, variance="learned")
-    wanted = run("ddpm", gaussian(), None, start(), sigmas, NUMBERS, variance=fixed)
+    learned = run("ddpm", model, None, start(), sigmas, NUMBERS, options={"variance": "learned"})
+    wanted = run("ddpm", gaussian(), None, start(), sigmas, NUMBERS, options={"variance": fixed})
     torch.testing.assert_close(learned, wanted, rtol=0, atol=1e-12)
 
 
 def test_a_learned_variance_that_the_model_has_not_is_said(gaussian: Any) -> None:
     with pytest.raises(UserError, match=r"needs a model that predicts its variance.*use 'small' or 'large'"):
-        run("ddpm", gaussian(), None, start(), make_sigmas(STABLE, 3), NUMBERS, variance="learned")
+        run("ddpm", gaussian(), None, start(), make_sigmas(STABLE, 3), NUMBERS, options={"variance": "learned"})
 
 
 def test_euler_and_deterministic_ddim_are_one_method(gaussian: Any) -> None:
@@ -235,7 +244,7 @@ def test_ddpm_ancestral_euler_and_ddim_with_eta_one_are_one_method(gaussian: Any
     sigmas = make_sigmas(STABLE, 9)
     ddpm = run("ddpm", gaussian(), None, start(), sigmas, NUMBERS)
     ancestral = run("euler_ancestral", gaussian(), None, start(), sigmas, NUMBERS)
-    ddim = run("ddim", gaussian(), None, start(), sigmas, NUMBERS, eta=1.0)
+    ddim = run("ddim", gaussian(), None, start(), sigmas, NUMBERS, options={"eta": 1.0})
     torch.testing.assert_close(ancestral, ddpm, rtol=0, atol=1e-12)
     torch.testing.assert_close(ddim, ddpm, rtol=0, atol=1e-12)
 
@@ -243,7 +252,7 @@ def test_ddpm_ancestral_euler_and_ddim_with_eta_one_are_one_method(gaussian: Any
 def test_ancestral_euler_with_eta_zero_is_euler(gaussian: Any) -> None:
     sigmas = make_sigmas(STABLE, 9, "karras")
     plain = run("euler", gaussian(), None, start(), sigmas, NUMBERS)
-    ancestral = run("euler_ancestral", gaussian(), None, start(), sigmas, NUMBERS, eta=0.0)
+    ancestral = run("euler_ancestral", gaussian(), None, start(), sigmas, NUMBERS, options={"eta": 0.0})
     torch.testing.assert_close(ancestral, plain, rtol=0, atol=1e-12)
 
 
@@ -325,7 +334,7 @@ def test_a_sampler_from_elsewhere_can_be_run(gaussian: Any) -> None:
 )
 def test_wrong_names_are_named(sampler: str, options: dict[str, float], message: str, gaussian: Any) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        run(sampler, gaussian(), None, start(), make_sigmas(STABLE, 5), NUMBERS, **options)
+        run(sampler, gaussian(), None, start(), make_sigmas(STABLE, 5), NUMBERS, options=options)
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
@@ -338,7 +347,16 @@ def test_levels_one_rounding_apart_are_levels_like_others(sampler: str, gaussian
 def test_an_eta_above_one_adds_no_more_noise_than_a_level_has(gaussian: Any) -> None:
     sigmas = make_sigmas(STABLE, 10)
     states: list[State] = []
-    run("ddim", gaussian(), None, start(), sigmas, NUMBERS, on_state=lambda now, _: states.append(now), eta=50.0)
+    run(
+        "ddim",
+        gaussian(),
+        None,
+        start(),
+        sigmas,
+        NUMBERS,
+        on_state=lambda now, _: states.append(now),
+        options={"eta": 50.0},
+    )
     for now, alpha, sigma in zip(states, sigmas.alphas[1:], sigmas.sigmas[1:], strict=True):
         spread = (now.x - alpha * now.x0).std().item()
         assert spread == pytest.approx(sigma, rel=0.2)
@@ -347,7 +365,7 @@ def test_an_eta_above_one_adds_no_more_noise_than_a_level_has(gaussian: Any) -> 
 def test_lcm_takes_any_scaling_of_time(gaussian: Any) -> None:
     sigmas = make_sigmas(STABLE, 3)
     torch.testing.assert_close(*(
-        run("lcm", gaussian(), None, start(), sigmas, NUMBERS, timestep_scaling=scaling)
+        run("lcm", gaussian(), None, start(), sigmas, NUMBERS, options={"timestep_scaling": scaling})
         for scaling in (1e9, 1e200)
     ))  # fmt: skip
 
@@ -411,3 +429,14 @@ def test_a_kind_of_prediction_that_the_sampler_does_not_know_is_refused(gaussian
 def test_one_level_is_no_run(gaussian: Any) -> None:
     with pytest.raises(UserError, match="at least 2 levels; got 1"):
         run("euler", gaussian(), None, start(), Sigmas((1.0,), (0.0,), (0.0,)), NUMBERS)
+
+
+def test_a_plugins_sampler_may_call_its_options_as_it_likes(gaussian: Any) -> None:
+    seen = {}
+
+    def mine(advance: Any, levels: Any, state: State, *, clip: float = 0.0, name: str = "") -> Any:
+        seen.update(clip=clip, name=name)
+        yield from sampler_named("euler")(advance, levels, state)
+
+    run(mine, gaussian(), None, start(), make_sigmas(STABLE, 3), NUMBERS, options={"clip": 2.0, "name": "x"})
+    assert seen == {"clip": 2.0, "name": "x"}

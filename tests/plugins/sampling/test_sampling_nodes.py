@@ -23,6 +23,7 @@ from mezzotint import (
 from mezzotint.testing import check_node, run_graph, tiny_denoiser
 from mezzotint_kernels import normals
 from mezzotint_sampling import nodes, sampler_node
+from mezzotint_sampling.distance import distance
 from mezzotint_sampling.samplers import SAMPLERS
 
 PROMPT = Conditioning(context=torch.ones(1, 4, 8))
@@ -321,3 +322,15 @@ def test_without_added_noise_the_latents_are_the_start(
 
 def test_the_nodes_examples_are_the_bundled_samplers() -> None:
     assert sorted(sampler_node._SAMPLERS) == sorted(SAMPLERS)
+
+
+def test_distances_are_rows_under_the_name_that_was_asked_for():
+    reference = Latents(torch.zeros(1, 3, 2, 2))
+    moved = reference.replace(data=reference.data + 3.0)
+    found = distance([reference, moved], reference, at=[1.0, 2.0], name="steps").data
+    assert found == {"rows": [{"steps": 1.0, "distance": 0.0}, {"steps": 2.0, "distance": pytest.approx(3.0)}]}
+
+
+def test_the_name_of_the_other_column_is_refused():
+    with pytest.raises(UserError, match="the other column"):
+        distance([Latents(torch.zeros(1))], Latents(torch.zeros(1)), at=[1.0], name="distance")
