@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint_kernels.dense_launch import Call, kernel_name, launch_backward, launch_forward
+from mezzotint_kernels.dense_reference import backward_reference, forward_reference, joined_biases
 from mezzotint_kernels.dispatch import choose
 from mezzotint_kernels.registration import register
 
@@ -61,7 +62,7 @@ def attention(
         name, obstacle = kernel_name("forward", bias), _obstacle(bias, key_bias)
         choice = choose("attention", q, head_dim=q.shape[3], kernel=name, obstacle=obstacle)
     if choice.backend == "torch":
-        mask = None if plain else _mask(q, bias, key_bias)
+        mask = None if plain else joined_biases(q, bias, key_bias)
         return F.scaled_dot_product_attention(q, k, v, mask, scale=factor)
     return _attention(q, k, v, bias, key_bias, factor)[0]
 
@@ -95,7 +96,7 @@ def attention_reference(
 ) -> Tensor:
     """`attention` by torch's scaled-dot-product attention, on any device."""
     factor = _check(q, k, v, bias, key_bias, scale)
-    return F.scaled_dot_product_attention(q, k, v, _mask(q, bias, key_bias), scale=factor)
+    return F.scaled_dot_product_attention(q, k, v, joined_biases(q, bias, key_bias), scale=factor)
 
 
 def _check(
@@ -156,16 +157,6 @@ def _obstacle(bias: Tensor | None, key_bias: Tensor | None) -> str | None:
     return None
 
 
-def _mask(q: Tensor, bias: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
-    """Both biases as one of four dimensions that broadcast, in q's dtype, for torch; None: there is none."""
-    if bias is not None:
-        bias = bias[(None,) * (4 - bias.dim())]
-    if key_bias is not None:
-        key_bias = key_bias[:, None, None] if key_bias.dim() == 2 else key_bias[:, :, None]
-        bias = key_bias if bias is None else bias + key_bias
-    return None if bias is None else bias.to(q.dtype)
-
-
 # ---- mezzotint::attention and mezzotint::attention_backward
 
 
@@ -174,7 +165,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     choice = choose("attention_with_lse", q, head_dim=q.shape[3], kernel=kernel_name("forward", bias))
     if choice.backend == "torch":
-        return _forward_reference(q, k, v, bias, key_bias, scale)
+        return forward_reference(q, k, v, bias, key_bias, scale)
     return launch_forward(Call(q, k, v, bias, key_bias, scale), choice.tile)
 
 
@@ -202,7 +193,7 @@ def _backward(
         for part in ("backward_kv", "backward_q")
     )
     if kv.backend == "torch" or dq.backend == "torch":
-        return _backward_reference(grad, q, k, v, out, lse, bias, key_bias, scale)
+        return backward_reference(grad, q, k, v, out, lse, bias, key_bias, scale)
     return launch_backward(grad, Call(q, k, v, bias, key_bias, scale), out, lse, kv.tile, dq.tile)
 
 
@@ -218,74 +209,6 @@ def _backward_fake(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def _forward_reference(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Torch's flash attention on a CPU; elsewhere torch gives no log-sum-exp, and all scores are held."""
-    mask = _mask(q, bias, key_bias)
-    if q.device.type != "cpu":
-        out, lse = _forward_by_scores(q, k, v, mask, scale)
-    else:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, lse = flash(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
-        lse = lse.contiguous()
-        if mask is not None:  # torch says 0 there
-            lse.masked_fill_((mask == -math.inf).all(-1).expand(lse.shape), -math.inf)
-    return _laid_out_as(out, q), lse
-
-
-def _backward_reference(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    bias: Tensor | None,
-    key_bias: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = _mask(q, bias, key_bias)
-    lse = lse.masked_fill(lse == -math.inf, 0.0)  # so that exp(-inf - lse) is 0 and not NaN
-    if q.device.type != "cpu":
-        dq, dk, dv = _backward_by_scores(grad, q, k, v, out, lse, mask, scale)
-    else:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        dq, dk, dv = flash(grad, q, k, v, out, lse, 0.0, False, attn_mask=mask, scale=scale)
-    return _laid_out_as(dq, q), _laid_out_as(dk, k), _laid_out_as(dv, v)
-
-
-def _forward_by_scores(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    scores = _scores(q, k, mask, scale)
-    lse = scores.logsumexp(-1)
-    p = (scores - lse.masked_fill(lse == -math.inf, 0.0)[..., None]).exp()
-    return p @ v.to(p.dtype), lse
-
-
-def _backward_by_scores(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    p = (_scores(q, k, mask, scale) - lse[..., None]).exp()
-    grad = grad.to(p.dtype)
-    delta = (grad * out.to(p.dtype)).sum(-1, keepdim=True)
-    ds = p * (grad @ v.to(p.dtype).mT - delta) * scale
-    return ds @ k.to(p.dtype), ds.mT @ q.to(p.dtype), p.mT @ grad
-
-
-def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    wide = torch.promote_types(q.dtype, torch.float32)
-    scores = q.to(wide) @ k.to(wide).mT * scale
-    return scores if mask is None else scores + mask.to(wide)
-
-
-def _laid_out_as(x: Tensor, like: Tensor) -> Tensor:
-    """x with the strides and dtype that the fake promises: those of empty_like. Copied only where they differ."""
-    wanted = torch.empty_like(like)
-    return x if x.stride() == wanted.stride() and x.dtype == wanted.dtype else wanted.copy_(x)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

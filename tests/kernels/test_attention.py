@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mezzotint_kernels import attention_reference, attention_with_lse
-from mezzotint_kernels.dense import _backward_by_scores, _forward_by_scores, _mask, attention
+from mezzotint_kernels.dense import attention
+from mezzotint_kernels.dense_reference import backward_by_scores, forward_by_scores, joined_biases
 
 INF = math.inf
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -197,15 +198,15 @@ def test_the_reference_and_attention_on_a_cpu_are_the_same_call():
 
 def test_what_runs_where_torch_has_no_flash_attention_agrees_with_the_definition(exact_attention):
     q, k, v = inputs(1, 2, 20, 37, 40)
-    mask = _mask(q, holes((20, 37)), None)
+    mask = joined_biases(q, holes((20, 37)), None)
     mask[..., 3, :] = -INF
     grad = torch.ones_like(q)
     exact, exact_lse, *gradients = exact_attention(q, k, v, mask, scale=0.2, grad=grad)
-    out, lse = _forward_by_scores(q, k, v, mask, 0.2)
+    out, lse = forward_by_scores(q, k, v, mask, 0.2)
     close(out, exact, 3e-6)
     close(lse, exact_lse, 3e-6)
     lse = lse.masked_fill(lse == -INF, 0.0)
-    for got, wanted in zip(_backward_by_scores(grad, q, k, v, out, lse, mask, 0.2), gradients, strict=True):
+    for got, wanted in zip(backward_by_scores(grad, q, k, v, out, lse, mask, 0.2), gradients, strict=True):
         close(got, wanted, 1e-5)
 
 
