@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attend", "AttentionCall", "AttentionSite", "Injector", "SiteKind"]
 
-SiteKind = Literal["self", "cross", "temporal"]
+SiteKind = Literal["self", "cross", "joint", "temporal"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class AttentionSite:
     """One attention layer.
 
     name: the layer's path in the network.
-    kind: self (queries and keys from the picture), cross (keys from the conditioning) or temporal.
+    kind: self (queries and keys from the picture), cross (keys from the conditioning), joint (keys from the
+        conditioning, and then the picture's own: the last N of them) or temporal.
     part: which part of the U-Net, down, middle or up; "" in a network that has no such parts.
     level: how often the picture was halved there: H // 2**level.
     heads, width: number of heads, and the size of one.

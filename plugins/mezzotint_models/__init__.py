@@ -1,35 +1,89 @@
-"""Checkpoints in the Stable Diffusion layouts: text encoders, denoisers and autoencoders.
+"""Models: checkpoints in the Stable Diffusion layouts, and networks that were trained here, by their names.
 
 The network classes and the tokenizer are diffusers' and transformers'; their weights are read here, from
-safetensors files only, and nothing is ever fetched from a hub.
+safetensors files only, and nothing is ever fetched from a hub. No name below loads torch before it is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mezzotint import hookimpl
 
-__all__ = ["register_loaders", "register_nodes"]
+if TYPE_CHECKING:
+    from mezzotint_models.architecture import Architecture
+    from mezzotint_models.networks import build_network, pack_network, part_of, parts_of, start_network
+    from mezzotint_models.packed import network_of, recipe_for, record_of
+
+__all__ = [
+    "Architecture",
+    "build_network",
+    "network_of",
+    "pack_network",
+    "part_of",
+    "parts_of",
+    "recipe_for",
+    "record_of",
+    "register_loaders",
+    "register_nodes",
+    "register_ports",
+    "start_network",
+]
+
+_HOME = {
+    "Architecture": "architecture",
+    "build_network": "networks",
+    "network_of": "packed",
+    "pack_network": "networks",
+    "part_of": "networks",
+    "parts_of": "networks",
+    "recipe_for": "packed",
+    "record_of": "packed",
+    "start_network": "networks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_models.architecture import unet
+    from mezzotint_models.autoencoder import autoencoder
     from mezzotint_models.checkpoint import checkpoint, pack
+    from mezzotint_models.denoiser import denoiser
     from mezzotint_models.latents import decode, encode, set_mask
+    from mezzotint_models.packed import cast, load_weights
+    from mezzotint_models.pixels import to_image, to_latents
     from mezzotint_models.prompt import encode_text
 
     for function in (checkpoint, encode_text, encode, decode, set_mask, pack):
+        register(function)
+    for function in (unet, denoiser, autoencoder, load_weights, cast, to_latents, to_image):
         register(function)
 
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    from mezzotint_models.autoencoder import load_autoencoder
+    from mezzotint_models.autoencoder import load_autoencoder, load_packed_autoencoder
     from mezzotint_models.clip_text import load_clip_text
+    from mezzotint_models.denoiser import load_network
     from mezzotint_models.unet import load_unet
 
     register("models.unet", load_unet)
     register("models.clip_text", load_clip_text)
     register("models.autoencoder_kl", load_autoencoder)
+    register("models.packed_autoencoder", load_packed_autoencoder)
+    register("models.network", load_network)
+
+
+@hookimpl
+def register_ports(register: Callable[..., None]) -> None:
+    from mezzotint_models.architecture import Architecture
+
+    register(Architecture)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import AttentionCall, AttentionSite, Injector, NoiseLevel, UserError
+from mezzotint import AttentionCall, AttentionSite, Injector, NoiseLevel, SiteKind, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,27 +25,32 @@ class AttentionLayers:
 
     sites: in the order of the network's modules.
     level, picture: of the evaluation that runs; whoever calls the network says so through `at`.
+    halved: how often the picture was halved before it came to the network, by patches.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, halved: int = 0) -> None:
+        self.halved = halved
         self.sites: tuple[AttentionSite, ...] = tuple(self._take_over(module))
         self.injectors: dict[str, tuple[Injector, ...]] = {site.name: () for site in self.sites}
         self.level = _NOWHERE
         self.picture: tuple[int, int] | None = None
 
     def _take_over(self, module: nn.Module) -> Iterator[AttentionSite]:
-        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+        from diffusers.models import attention_processor as theirs
 
+        plain = (theirs.AttnProcessor, theirs.AttnProcessor2_0)
+        joint = (theirs.AttnAddedKVProcessor, theirs.AttnAddedKVProcessor2_0)
         halvings = len(getattr(module.config, "block_out_channels", (0,))) - 1
         for name, layer in module.named_modules():
-            # Layers of another kind (with added keys, say) stay diffusers' own, and are no sites.
-            if type(getattr(layer, "processor", None)) in (AttnProcessor, AttnProcessor2_0):
-                site = _site(name, layer, halvings)
-                layer.set_processor(_SiteProcessor(self, site))
+            # Layers of another kind stay diffusers' own, and are no sites.
+            kind = type(getattr(layer, "processor", None))
+            if kind in plain or kind in joint:
+                site = _site(name, layer, halvings, self.halved)
+                layer.set_processor((_JointProcessor if kind in joint else _SiteProcessor)(self, site))
                 yield site
 
-    def at(self, level: NoiseLevel, picture: tuple[int, int]) -> None:
-        """Says which evaluation comes: its noise level, and the height and width of the network's input."""
+    def at(self, level: NoiseLevel, picture: tuple[int, int] | None) -> None:
+        """Says which evaluation comes: its noise level, and the picture's height and width."""
         self.level, self.picture = level, picture
 
     @contextmanager
@@ -128,6 +133,52 @@ class _SiteProcessor:
         return (height, width) if height * width == tokens else None
 
 
+class _JointProcessor(_SiteProcessor):
+    """A layer whose places attend to the text's tokens and to each other in one softmax, the text's keys first.
+
+    Nichol et al. 2022 (GLIDE); diffusers calls it attention with added keys and values.
+    """
+
+    def __call__(
+        self,
+        layer: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        if encoder_hidden_states is None:
+            raise UserError("the denoiser's attention reads a text: its conditioning has no context")
+        tokens = layer.group_norm(hidden_states.flatten(2)).transpose(1, 2)  # [B, N, C]
+        text = encoder_hidden_states
+        if layer.norm_cross:
+            text = layer.norm_encoder_hidden_states(text)
+        out = _through(self.layers.injectors[self.site.name], self._joint(layer, tokens, text, attention_mask))
+        out = layer.to_out[1](layer.to_out[0](out.transpose(1, 2).flatten(2).to(tokens.dtype)))
+        return out.transpose(1, 2).reshape(hidden_states.shape) + hidden_states
+
+    def _joint(self, layer: Any, tokens: Tensor, text: Tensor, mask: Tensor | None) -> AttentionCall:
+        import torch
+
+        keys, values = [layer.add_k_proj(text)], [layer.add_v_proj(text)]
+        if not layer.only_cross_attention:
+            keys.append(layer.to_k(tokens))
+            values.append(layer.to_v(tokens))
+        query, key, value = (
+            parts.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+            for parts in (layer.to_q(tokens), torch.cat(keys, dim=1), torch.cat(values, dim=1))
+        )
+        bias, key_bias = _biases(mask)
+        # A mask says which tokens of the text count; places always do.
+        places = key.shape[2] - text.shape[1]
+        bias = None if bias is None else torch.nn.functional.pad(bias, (0, places))
+        key_bias = None if key_bias is None else torch.nn.functional.pad(key_bias, (0, places))
+        return AttentionCall(
+            self.site, query, key, value, self.layers.level, bias, key_bias, None, self._size(tokens.shape[1])
+        )
+
+
 def _through(injectors: tuple[Injector, ...], call: AttentionCall) -> Tensor:
     """The call through a stack of injectors, the last one first, down to plain attention."""
     if not injectors:
@@ -153,15 +204,17 @@ def _biases(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     return (mask.unsqueeze(1) if mask.ndim == 3 else mask), None
 
 
-def _site(name: str, layer: Any, halvings: int) -> AttentionSite:
+def _site(name: str, layer: Any, halvings: int, halved: int) -> AttentionSite:
     part, level = "", 0
     if name.startswith("mid_block"):
         part, level = "middle", halvings
     elif name.startswith(("down_blocks.", "up_blocks.")):
         part, number = name.split("_")[0], int(name.split(".")[1])
         level = number if part == "down" else halvings - number
-    kind = "cross" if layer.is_cross_attention else "self"
-    return AttentionSite(name, kind, part, level, layer.heads, layer.inner_dim // layer.heads)
+    kind: SiteKind = "cross" if layer.is_cross_attention else "self"
+    if layer.added_kv_proj_dim is not None:
+        kind = "joint"
+    return AttentionSite(name, kind, part, level + halved, layer.heads, layer.inner_dim // layer.heads)
 
 
 def transformers_attention() -> str:

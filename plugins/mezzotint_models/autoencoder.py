@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import Autoencoder, Context
+from mezzotint import Autoencoder, Context, Source, UserError, Weights, node
 from mezzotint_models.attention import AttentionLayers
+from mezzotint_models.packed import Part, network_of, recipe_for, record_of
 from mezzotint_models.weights import load_module, nbytes
 
 if TYPE_CHECKING:
@@ -13,7 +14,32 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["AutoencoderModel", "load_autoencoder"]
+__all__ = ["AutoencoderModel", "autoencoder", "load_autoencoder", "load_packed_autoencoder"]
+
+
+@node("models.autoencoder")
+def autoencoder(weights: Weights | None = None, *, source: Source | None = None, part: Part = "") -> Autoencoder:
+    """An autoencoder that a training graph made, from its file or from the value itself.
+
+    weights: what training gave; in its place, `source`.
+    source: a .safetensors file, or its bundled name.
+    part: which network of those, where several are autoencoders.
+    Raises: UserError: both or neither are given; no autoencoder in there, or several; a damaged or foreign file.
+    """
+    meta, recipe = recipe_for("autoencoder", weights, source, part, node="models.autoencoder")
+    record = record_of(meta, "autoencoder")
+    try:
+        return Autoencoder(
+            **recipe,
+            loader="models.packed_autoencoder",
+            channels=int(record["channels"]),
+            downscale=int(record["downscale"]),
+            space=str(record["space"]),
+            scale=float(record.get("scale", 1.0)),
+            shift=float(record.get("shift", 0.0)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"models.autoencoder: the weights' record 'autoencoder' is damaged: {error!r}") from error
 
 
 class AutoencoderModel:
@@ -38,7 +64,10 @@ class AutoencoderModel:
         """Scaled latents [B, C, H / f, W / f] at the mode of the posterior. pixels: [B, H, W, 3] in 0..1."""
         parameter = next(self.module.parameters())
         x = pixels.to(parameter.device, parameter.dtype).movedim(-1, 1).contiguous() * 2 - 1
-        return (self.module.encode(x, return_dict=False)[0].mode() - self.shift) * self.scale
+        encoded = self.module.encode(x, return_dict=False)[0]
+        # Without a posterior (vector quantisation), the latents themselves.
+        latents = encoded.mode() if hasattr(encoded, "mode") and not hasattr(encoded, "numel") else encoded
+        return (latents - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels [B, H, W, 3], float32 in 0..1. latents: scaled, [B, C, H / f, W / f]."""
@@ -56,6 +85,11 @@ def load_autoencoder(recipe: Autoencoder, ctx: Context) -> AutoencoderModel:
     convert = _from_original if recipe.config["layout"] == "original" else _modern_names
     module = load_module(recipe, "vae", lambda: AutoencoderKL.from_config(config), ctx, convert)
     return AutoencoderModel(module, recipe.scale, recipe.shift)
+
+
+def load_packed_autoencoder(recipe: Autoencoder, ctx: Context) -> AutoencoderModel:
+    """Loader `models.packed_autoencoder`."""
+    return AutoencoderModel(network_of(recipe, ctx), recipe.scale, recipe.shift)
 
 
 # The published 1.x folders still have the names from before diffusers rewrote its attention.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mezzotint import AttentionSite, Injector
 
-__all__ = ["UNetPredictor", "load_unet"]
+__all__ = ["UNetPredictor", "load_unet", "rows"]
 
 
 class UNetPredictor:
@@ -94,22 +94,22 @@ class UNetPredictor:
                 f"the denoiser reads texts {width} wide, the conditioning's context is {context.shape[-1]}"
             )
         parameter = next(self.module.parameters())
-        rows = {
+        fields = {
             "encoder_hidden_states": context,
             "encoder_attention_mask": conditioning.mask,
             "class_labels": conditioning.label,
             "concat": conditioning.concat,
         }
         inputs = {}
-        for name, value in rows.items():
+        for name, value in fields.items():
             if value is not None:
                 per_frame = name == "encoder_hidden_states" and value.ndim == 4
-                value = _rows(value, batch, frames, per_frame, name).to(parameter.device).contiguous()
+                value = rows(value, batch, frames, per_frame, name).to(parameter.device).contiguous()
                 inputs[name] = value.to(parameter.dtype) if value.is_floating_point() else value
         return inputs
 
 
-def _rows(value: Tensor, batch: int, frames: int, per_frame: bool, name: str) -> Tensor:
+def rows(value: Tensor, batch: int, frames: int, per_frame: bool, name: str) -> Tensor:
     """`value` with B * F rows, given 1 or B (with a frame axis if `per_frame`)."""
     if value.shape[0] not in (1, batch):
         raise UserError(f"the conditioning has {value.shape[0]} rows ({name}), the latents {batch}")

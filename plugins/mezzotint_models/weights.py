@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["PARTS", "compute_dtype", "load_module", "nbytes", "read_tensors"]
+__all__ = ["PARTS", "check_fit", "compute_dtype", "load_module", "nbytes", "read_tensors"]
 
 PARTS = ("unet", "vae", "text_encoder")
 
@@ -58,7 +58,7 @@ def load_module(
     tensors: Mapping[str, Tensor] = read_tensors(Path(recipe.source.path), layout, part)
     if convert is not None:
         tensors = convert(tensors, module)
-    _check(module.state_dict(), tensors, f"{recipe.source.uri}: {part}")
+    check_fit(module.state_dict(), tensors, f"{recipe.source.uri}: {part}")
     dtype = compute_dtype(recipe, ctx)
     # Copies: a file that is replaced while it is mapped would change a loaded model, or end the process.
     placed = {
@@ -114,7 +114,7 @@ def _folder_files(folder: Path) -> list[Path]:
     raise UserError(f"{folder}: has no {stem}.safetensors")
 
 
-def _check(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
+def check_fit(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in got]
     problems += [f"{name} is not known" for name in got if name not in wanted]
     problems += [

@@ -150,12 +150,21 @@ def test_layers_on_pictures_equal_diffusers_own(size):
         assert torch.equal(network(x, 10).sample, wanted)
 
 
-def test_layers_that_diffusers_alone_can_compute_are_left_to_it():
-    """Keys added from a text next to the picture's own have a processor of another kind."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_joint_layer_equals_the_one_of_diffusers_and_is_a_site_of_its_own_kind(masked):
+    """Keys of a text in front of the picture's own (GLIDE). Seven tokens: another number than places anywhere."""
+    torch.manual_seed(0)
     network = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(32,), layers_per_block=1,
         down_block_types=("SimpleCrossAttnDownBlock2D",), up_block_types=("SimpleCrossAttnUpBlock2D",),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn", cross_attention_dim=16, attention_head_dim=8,
         norm_num_groups=8,
-    )  # fmt: skip
-    assert UNetPredictor(network, NoiseSchedule()).attention_sites == ()
+    ).eval()  # fmt: skip
+    x, context = torch.randn(2, 4, 8, 8), torch.randn(2, 7, 16)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [1] * 7]) if masked else None
+    with torch.no_grad():
+        wanted = network(x, 10, context, encoder_attention_mask=mask).sample
+        predictor = UNetPredictor(network, NoiseSchedule())
+        found = network(x, 10, context, encoder_attention_mask=mask).sample
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert {site.kind for site in predictor.attention_sites} == {"joint"}
