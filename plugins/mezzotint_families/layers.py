@@ -10,7 +10,7 @@ from torch import nn
 
 from mezzotint import UserError
 
-__all__ = ["SMALLEST", "critic", "decoder", "encoder", "stages"]
+__all__ = ["SMALLEST", "critic", "decoder", "doubled", "encoder", "stages"]
 
 SMALLEST = 4  # side of the smallest feature map
 
@@ -34,14 +34,23 @@ def encoder(size: int, channels: int, out: int) -> nn.Sequential:
 
 
 def decoder(size: int, channels: int, codes: int) -> nn.Sequential:
-    """[B, codes] to [B, 3, size, size]; `encoder` mirrored, ending in plain numbers."""
+    """[B, codes] to [B, 3, size, size]: the channels halve at each doubling; ends in plain numbers."""
     widths = [channels << stage for stage in reversed(range(stages(size)))]
     layers: list[nn.Module] = [
         nn.Linear(codes, widths[0] * SMALLEST**2), nn.Unflatten(1, (widths[0], SMALLEST, SMALLEST)),
     ]  # fmt: skip
-    for width, after in zip(widths, [*widths[1:], widths[-1]], strict=True):
-        layers += [nn.GroupNorm(4, width), nn.SiLU(), nn.ConvTranspose2d(width, after, 4, 2, 1)]
-    return nn.Sequential(*layers, nn.GroupNorm(4, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 3, 3, 1, 1))
+    for width in widths:
+        layers += [nn.GroupNorm(4, width), nn.SiLU(), *doubled(width, width // 2)]
+    return nn.Sequential(*layers, nn.GroupNorm(2, channels // 2), nn.SiLU(), nn.Conv2d(channels // 2, 3, 3, 1, 1))
+
+
+def doubled(width: int, after: int) -> tuple[nn.Module, nn.Module]:
+    """Twice the side: pixels repeated, then a convolution.
+
+    A transposed convolution reaches some pixels by other weights than their neighbours, and paints a checkerboard.
+    Odena et al. 2016.
+    """
+    return nn.Upsample(scale_factor=2), nn.Conv2d(width, after, 3, 1, 1)
 
 
 def critic(size: int, channels: int) -> nn.Sequential:

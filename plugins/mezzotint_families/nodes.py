@@ -56,7 +56,7 @@ def realnvp(
     """A flow of affine couplings, for training.train: the exact likelihood, in bits per pixel value.
 
     size: side of the pictures; those of the data set are averaged down to it.
-    hidden: channels inside a coupling's network.
+    hidden: channels inside a coupling's network at the full side; they double at each halving.
     blocks: residual blocks of it.
     scales: after each but the last, half of the values are done and the rest goes on at half the side.
     Source: Dinh et al. 2017.

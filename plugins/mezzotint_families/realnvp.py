@@ -86,8 +86,8 @@ class Coupling(nn.Module):
 class Scale(nn.Module):
     """Couplings at one scale, then half of the values leave and the rest goes on at half the side.
 
-    Three of a checkerboard at the full side, 2x2 pixels squeezed into channels, three of channels. The last scale
-    has four of a checkerboard and nothing leaves.
+    Three of a checkerboard at the full side, 2x2 pixels squeezed into channels, three of channels, whose networks
+    are twice as wide. The last scale has four of a checkerboard and nothing leaves.
     """
 
     def __init__(self, channels: int, size: int, hidden: int, blocks: int, scales: int) -> None:
@@ -99,9 +99,9 @@ class Scale(nn.Module):
         self.rest: Scale | None = None
         if not last:
             self.after = nn.ModuleList(
-                Coupling(4 * channels, size // 2, hidden, blocks, "channels", bool(i % 2)) for i in range(3)
+                Coupling(4 * channels, size // 2, 2 * hidden, blocks, "channels", bool(i % 2)) for i in range(3)
             )
-            self.rest = Scale(2 * channels, size // 2, hidden, blocks, scales - 1)
+            self.rest = Scale(2 * channels, size // 2, 2 * hidden, blocks, scales - 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z of the shape of x, and the log-determinant [B]."""

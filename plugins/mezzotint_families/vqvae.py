@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from mezzotint import UserError
 from mezzotint_families.codebook import Codebook, Quantised, Update
+from mezzotint_families.layers import doubled
 
 __all__ = ["VQVAE", "CodePrior", "Errors", "quantised_errors"]
 
@@ -129,7 +130,8 @@ class VQVAE(nn.Module):
         self.codebook = Codebook(codes, width, update=update, decay=decay)
         self.decoder = nn.Sequential(
             nn.Conv2d(width, channels, 3, 1, 1), Residual(channels), Residual(channels), nn.SiLU(),
-            nn.ConvTranspose2d(channels, channels, 4, 2, 1), nn.SiLU(), nn.ConvTranspose2d(channels, 3, 4, 2, 1),
+            *doubled(channels, channels), nn.SiLU(), *doubled(channels, channels // 2), nn.SiLU(),
+            nn.Conv2d(channels // 2, 3, 3, 1, 1),
         )  # fmt: skip
         self.prior = CodePrior(codes, prior_channels, prior_layers)
 
