@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mezzotint import hookimpl
+
+if TYPE_CHECKING:
+    from mezzotint_sampling.augmentation import noised_low_res
+    from mezzotint_sampling.schedule import alphas_cumprod
+
+__all__ = ["alphas_cumprod", "noised_low_res", "register_nodes", "register_ports", "register_samplers"]
+
+_HOME = {"alphas_cumprod": "schedule", "noised_low_res": "augmentation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 @hookimpl

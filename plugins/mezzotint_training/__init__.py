@@ -14,32 +14,49 @@ from mezzotint import hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_training.checkpoint import build, join, pack, split
+    from mezzotint_training.conditioner import Conditioner, Conditions
     from mezzotint_training.epochs import rows
     from mezzotint_training.objective import Objective, Part, Task
+    from mezzotint_training.pictures import Pictures, sheet_of, to_image
+    from mezzotint_training.reading import load_tokenizer, tokenise
 
 __all__ = [
+    "Conditioner",
+    "Conditions",
     "Objective",
     "Part",
+    "Pictures",
     "Task",
     "build",
     "join",
+    "load_tokenizer",
     "pack",
     "register_loaders",
     "register_nodes",
     "register_ports",
     "rows",
+    "sheet_of",
     "split",
+    "to_image",
+    "tokenise",
 ]
 
 _HOME = {
+    "Conditioner": "conditioner",
+    "Conditions": "conditioner",
     "Objective": "objective",
     "Part": "objective",
+    "Pictures": "pictures",
     "Task": "objective",
     "build": "checkpoint",
     "join": "checkpoint",
+    "load_tokenizer": "reading",
     "pack": "checkpoint",
     "rows": "epochs",
+    "sheet_of": "pictures",
     "split": "checkpoint",
+    "to_image": "pictures",
+    "tokenise": "reading",
 }
 
 
@@ -51,11 +68,21 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_training.contrastive import contrastive
+    from mezzotint_training.diffusion_nodes import (
+        condition_on_labels,
+        condition_on_text,
+        condition_on_trained_text,
+        diffusion,
+    )
+    from mezzotint_training.first_stage import first_stage
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
     from mezzotint_training.picture_folder import pictures
     from mezzotint_training.train_node import train
 
-    for function in (train, pictures, text_encoder, autoencoder, denoiser, checkpoint):
+    for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text):
+        register(function)
+    for function in (train, pictures, text_encoder, autoencoder, denoiser, checkpoint, contrastive, first_stage):
         register(function)
 
 
@@ -69,7 +96,16 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.checkpoint import Checkpoint, write_checkpoint
+    from mezzotint_training.conditioner import Conditioner
+    from mezzotint_training.conditioners import LabelConditioner, TextConditioner, TrainedTextConditioner
+    from mezzotint_training.contrastive import ContrastiveObjective
+    from mezzotint_training.diffusion import DiffusionObjective
+    from mezzotint_training.first_stage import FirstStage
     from mezzotint_training.objective import Objective
 
     register(Checkpoint, suffix="safetensors", media_type="application/octet-stream", writer=write_checkpoint)
+    for kind in (Conditioner, DiffusionObjective, LabelConditioner, TextConditioner, TrainedTextConditioner):
+        register(kind)
     register(Objective)
+    register(ContrastiveObjective)
+    register(FirstStage)
