@@ -15,11 +15,12 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.networks import build_network, pack_network, part_of, parts_of, start_network
-    from mezzotint_models.packed import network_of, recipe_for, record_of
+    from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
 
 __all__ = [
     "Architecture",
     "build_network",
+    "meta_of",
     "network_of",
     "pack_network",
     "part_of",
@@ -35,6 +36,7 @@ __all__ = [
 _HOME = {
     "Architecture": "architecture",
     "build_network": "networks",
+    "meta_of": "packed",
     "network_of": "packed",
     "pack_network": "networks",
     "part_of": "networks",
@@ -57,12 +59,16 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.autoencoder import autoencoder
     from mezzotint_models.checkpoint import checkpoint, pack
     from mezzotint_models.denoiser import denoiser
+    from mezzotint_models.image_encoders import encode_image, image_encoder
     from mezzotint_models.latents import decode, encode, set_mask
     from mezzotint_models.packed import cast, load_weights
     from mezzotint_models.pixels import to_image, to_latents
     from mezzotint_models.prompt import encode_text
+    from mezzotint_models.text_encoders import text_encoder
 
     for function in (checkpoint, encode_text, encode, decode, set_mask, pack):
+        register(function)
+    for function in (text_encoder, image_encoder, encode_image):
         register(function)
     for function in (unet, denoiser, autoencoder, load_weights, cast, to_latents, to_image):
         register(function)
@@ -73,8 +79,12 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
     from mezzotint_models.autoencoder import load_autoencoder, load_packed_autoencoder
     from mezzotint_models.clip_text import load_clip_text
     from mezzotint_models.denoiser import load_network
+    from mezzotint_models.image_encoders import load_image_encoder
+    from mezzotint_models.text_encoders import load_text_encoder
     from mezzotint_models.unet import load_unet
 
+    register("models.packed_text_encoder", load_text_encoder)
+    register("models.packed_image_encoder", load_image_encoder)
     register("models.unet", load_unet)
     register("models.clip_text", load_clip_text)
     register("models.autoencoder_kl", load_autoencoder)

@@ -62,7 +62,7 @@ def unet(
     patch: Literal[1, 2, 4, 8] = 2,
     channels: Annotated[list[Annotated[int, Field(ge=4, le=4096)]], Field(min_length=1, max_length=8)] = [48, 96],  # noqa: B006
     layers: Annotated[int, Field(ge=1, le=8)] = 1,
-    plain_levels: Annotated[int, Field(ge=0, le=8)] = 0,
+    plain_levels: Annotated[int, Field(ge=0, le=8)] = 1,
     head_channels: Annotated[int, Field(ge=4, le=1024)] = 24,
     attention: Literal["joint", "cross", "none"] = "none",
     context: Width = 0,

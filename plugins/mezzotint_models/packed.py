@@ -22,7 +22,7 @@ from mezzotint_models.networks import fill, make_network, part_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["cast", "load_weights", "network_of", "recipe_for", "record_of"]
+__all__ = ["cast", "load_weights", "meta_of", "network_of", "recipe_for", "record_of"]
 
 Part = Annotated[str, Field(max_length=200)]
 
@@ -92,6 +92,16 @@ def record_of(meta: Mapping[str, Any], role: str) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
         raise UserError(f"the {meta.get('class', 'network')} says nothing of itself as {role!r}")
     return record
+
+
+def meta_of(recipe: Recipe) -> Mapping[str, Any]:
+    """What the weights of a recipe from `recipe_for` say of themselves: class, config and the role records.
+
+    Raises: UserError: a damaged file.
+    """
+    if recipe.weights is not None:
+        return _carried(recipe).meta
+    return part_of(_described(recipe.source), str(recipe.config["part"])).meta
 
 
 def network_of(recipe: Recipe, ctx: Context) -> nn.Module:
