@@ -99,6 +99,11 @@ class ConditionedUNet(nn.Module):
         out = self.network(x, time, return_dict=False, **given)[0]
         return functional.pixel_shuffle(out, patch)
 
+    @property
+    def mid_block(self) -> nn.Module:
+        """The network's middle, where features are taken."""
+        return self.network.mid_block
+
     def _side(self, x: Tensor, told: Conditioning) -> list[Tensor]:
         side = []
         if told.low_res is not None:

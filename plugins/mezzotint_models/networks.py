@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "build_network", "make_network", "pack_network", "part_of", "start_network"]
+__all__ = [
+    "NETWORKS", "build_network", "config_of", "fill", "make_network", "new_network", "pack_network", "part_of", "parts_of",
+]  # fmt: skip
 
 NETWORKS: dict[str, str] = {
     "mezzotint.unet": "mezzotint_models.conditioned_unet:ConditionedUNet",
@@ -29,6 +31,9 @@ NETWORKS: dict[str, str] = {
     "CLIPModel": "transformers:CLIPModel",
     "T5EncoderModel": "transformers:T5EncoderModel",
     "BertModel": "transformers:BertModel",
+    "unclip.diffusion_prior": "mezzotint_unclip.diffusion_prior:DiffusionPrior",
+    "unclip.autoregressive_prior": "mezzotint_unclip.autoregressive_prior:AutoregressivePrior",
+    "unclip.decoder_condition": "mezzotint_unclip.decoder_condition:DecoderCondition",
 }
 """Name in a file: module and class. A class of ours has `config`, its arguments as JSON."""
 
@@ -99,7 +104,7 @@ def parts_of(weights: Weights) -> dict[str, Weights]:
     }
 
 
-def start_network(name: str, config: Mapping[str, Any]) -> Any:
+def new_network(name: str, config: Mapping[str, Any]) -> Any:
     """A network to train, on the CPU, its numbers random from torch's generator.
 
     Raises: UserError: a class that `NETWORKS` does not have, a configuration that makes no network.
