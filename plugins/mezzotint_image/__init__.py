@@ -11,10 +11,11 @@ from mezzotint import Conditioning, Image, Latents, Mask, Report, Video, Weights
 if TYPE_CHECKING:
     from mezzotint_image.chart import draw_chart
     from mezzotint_image.reading import load
+    from mezzotint_image.sheet import contact_sheet
 
-__all__ = ["draw_chart", "load", "register_nodes", "register_ports"]
+__all__ = ["contact_sheet", "draw_chart", "load", "register_nodes", "register_ports"]
 
-_HOME = {"draw_chart": "chart", "load": "reading"}
+_HOME = {"contact_sheet": "sheet", "draw_chart": "chart", "load": "reading"}
 
 
 def __getattr__(name: str) -> Any:

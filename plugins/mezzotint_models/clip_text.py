@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import Context, Source, TextEncoder, UserError
+from mezzotint import Conditioning, Context, Source, TextEncoder, UserError
 from mezzotint_models.attention import transformers_attention
 from mezzotint_models.description import tokenizer_files
 from mezzotint_models.weights import load_module, nbytes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["ClipText", "load_clip_text"]
+__all__ = ["ClipText", "clip_tokenizer", "load_clip_text"]
 
 
 class ClipText:
@@ -29,6 +29,8 @@ class ClipText:
         self.module = module
         self.tokenizer = tokenizer
         self.length = min(int(tokenizer.model_max_length), int(module.config.max_position_embeddings))
+        self.room = self.length - 2
+        self.layers = int(module.config.num_hidden_layers)
 
     @property
     def nbytes(self) -> int:
@@ -51,6 +53,11 @@ class ClipText:
         )
         ids: Tensor = made.input_ids
         return ids
+
+    def condition(self, texts: list[str], clip_skip: int = 0) -> Conditioning:
+        """`encode` as a conditioning; no mask, as Stable Diffusion has none."""
+        context, pooled = self.encode(texts, clip_skip)
+        return Conditioning(context=context, pooled=pooled)
 
     def encode(self, texts: list[str], clip_skip: int = 0) -> tuple[Tensor, Tensor]:
         """Context [B, L, D] after the final layer norm, and pooled [B, D], in the model's own type.
@@ -98,18 +105,22 @@ def _tokenizer_source(recipe: TextEncoder) -> Source:
 
 
 def _tokenizer(source: Source) -> Any:
+    return clip_tokenizer(tokenizer_files(source), source.uri)
+
+
+def clip_tokenizer(files: Mapping[str, str], where: str) -> Any:
+    """CLIP's tokenizer out of its files' texts by name. Raises: UserError: files are missing or damaged."""
     from transformers import CLIPTokenizer
 
-    files = tokenizer_files(source)
     if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= set(files):
-        raise UserError(f"{source.uri}: its tokenizer needs vocab.json and merges.txt, or tokenizer.json")
+        raise UserError(f"{where}: its tokenizer needs vocab.json and merges.txt, or tokenizer.json")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
-            Path(folder, name).write_text(text, "utf-8")
+            Path(folder, Path(name).name).write_text(text, "utf-8")
         try:
             return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:
-            raise UserError(f"{source.uri}: its tokenizer cannot be read: {error}") from error
+            raise UserError(f"{where}: its tokenizer cannot be read: {error}") from error
 
 
 def _fitted_names(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from mezzotint import Conditioning, Context, TextEncoder, UserError, node
 
-if TYPE_CHECKING:
-    from mezzotint_models.clip_text import ClipText
+__all__ = ["EncodesText", "encode_text"]
 
-__all__ = ["encode_text"]
+
+class EncodesText(Protocol):
+    """A realised text encoder.
+
+    room: tokens that it reads of one text, besides its own marks. layers: those that `clip_skip` may leave out.
+    """
+
+    room: int
+    layers: int
+
+    def lost(self, text: str) -> str:
+        """The end of a text that is cut because it is too long; empty if it fits."""
+        ...
+
+    def condition(self, texts: list[str], clip_skip: int = 0) -> Conditioning:
+        """Context [B, L, D], pooled [B, D], and a mask [B, L] if some tokens do not count."""
+        ...
 
 
 @node("models.encode_text", device=True)
@@ -27,11 +42,11 @@ def encode_text(
 
     encoder: of the checkpoint that samples.
     text: what to make. An empty text is the usual null prompt of guidance.
-    clip_skip: layers of the text model to leave out at the end; the final layer norm stays.
+    clip_skip: layers of CLIP's text model to leave out at the end; the final layer norm stays.
     too_long: what to do with a prompt that has more tokens than the model reads; "cut" drops the end.
 
-    returns: context [B, L, D] and pooled [B, D] in the encoder's own type; no mask, as Stable Diffusion has
-    none.
+    returns: context [B, L, D] and pooled [B, D] in the encoder's own type, and a mask [B, L], 1 for tokens that
+    count, if the encoder has one: Stable Diffusion's has none.
     Raises: UserError: a prompt is too long and `too_long` is "error"; no prompt at all; too many layers left
     out.
     """
@@ -39,23 +54,23 @@ def encode_text(
     if not texts:
         raise UserError("models.encode_text: wanted at least one prompt, got an empty list")
     model = ctx.realise(encoder)
-    layers = model.module.config.num_hidden_layers
-    if clip_skip >= layers:
+    if clip_skip and clip_skip >= model.layers:
         raise UserError(
-            f"models.encode_text: clip_skip must be below {layers}, the encoder's layers; got {clip_skip}"
+            f"models.encode_text: clip_skip must be below {model.layers}, the encoder's layers; got {clip_skip}"
+            if model.layers
+            else f"models.encode_text: this encoder is not CLIP's and has no clip_skip; got {clip_skip}, wanted 0"
         )
     if too_long == "error":
         for one in texts:
             _refuse_long(model, one)
-    context, pooled = model.encode(texts, clip_skip)
-    return Conditioning(context=context, pooled=pooled)
+    found: Conditioning = model.condition(texts, clip_skip)
+    return found
 
 
-def _refuse_long(model: ClipText, text: str) -> None:
+def _refuse_long(model: EncodesText, text: str) -> None:
     lost = model.lost(text)
     if lost:
         raise UserError(
-            f"models.encode_text: the model reads {model.length - 2} tokens, and {lost!r} at the end of the "
-            "prompt "
+            f"models.encode_text: the model reads {model.room} tokens, and {lost!r} at the end of the prompt "
             'would be lost. Shorten it, or set too_long to "cut"'
         )
