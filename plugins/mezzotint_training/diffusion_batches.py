@@ -23,9 +23,10 @@ def small_levels(levels: Tensor, side: int) -> Tensor:
 
 
 def hole_masks(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Random masks [count, 1, side, side], 1 = keep.
+    """Random masks [count, 1, side, side], 1 = keep, each drawn by itself.
 
-    Half have a box cut out, 3 in 8 a brush stroke, the others keep nothing. A picture of which nothing is kept makes the model one that also draws whole pictures. Each is drawn by itself.
+    Half have a box cut out, 3 in 8 a brush stroke, the others keep nothing, so that the model also draws whole
+    pictures.
     """
     kind = uniform(count, generator)[:, None, None]
     grid = (torch.arange(side, device=generator.device) + 0.5) / side

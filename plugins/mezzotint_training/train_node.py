@@ -43,6 +43,7 @@ def train(
     dataset: Dataset,
     init: Weights | None = None,
     *,
+    partial_init: bool = False,
     steps: Count = 1000,
     batch: Count = 32,
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3,
@@ -67,6 +68,7 @@ def train(
     objective: networks and loss.
     dataset: what to learn from.
     init: weights of the same networks to start from.
+    partial_init: take of `init` what fits by name and shape; the report's "init" says what did not.
     steps: of training; in each, every part of the objective has its turns.
     batch: items of a batch.
     learning_rate: of the plateau between the two slopes below; a part may have its own.
@@ -86,6 +88,7 @@ def train(
 
     Raises: UserError: the objective cannot use the data set, `init` does not fit, or the loss is not finite.
     """
+    from mezzotint_training.init import start_from
     from mezzotint_training.recipe import Recipe
     from mezzotint_training.running import Session
     from mezzotint_training.trainer import Trainer
@@ -101,8 +104,7 @@ def train(
         accumulate=accumulate, precision=_precision(precision, ctx.device),
     )  # fmt: skip
     task = _open(objective, ctx, reader, seed, batch)
-    if init is not None:
-        _start(task, init)
+    started = None if init is None else start_from(task.modules, init, partial=partial_init)
     trainer = Trainer(task, recipe, device=ctx.device)
     session = Session(
         ctx, trainer, validate=getattr(task, "validate", None),
@@ -111,7 +113,7 @@ def train(
     if hasattr(task, "sheet"):
         session.preview = lambda: _sheet(session) or _curve(session)
     session.run()
-    return _trained(session)
+    return _trained(session, started)
 
 
 def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
@@ -131,26 +133,7 @@ def _open(objective: Objective, ctx: Context, reader: Any, seed: int, batch: int
         return objective.open(ctx, reader, seed, batch)
 
 
-def _start(task: Task, init: Weights) -> None:
-    from mezzotint_training.checkpoint import split
-
-    if init.target == "parts":
-        given = {name: part.tensors for name, part in split(init).items()}
-    elif len(task.modules) == 1:
-        given = {next(iter(task.modules)): init.tensors}
-    else:
-        given = {}
-    for name, module in task.modules.items():
-        try:
-            module.load_state_dict(dict(given[name]))
-        except KeyError:
-            have = ", ".join(given) or init.target or "something unnamed"
-            raise UserError(f"init: wanted weights of {', '.join(task.modules)}, got those of {have}") from None
-        except RuntimeError as error:
-            raise UserError(f"init: the weights of {name!r} do not fit: {error}") from error
-
-
-def _trained(session: Session) -> Trained:
+def _trained(session: Session, started: Mapping[str, Any] | None) -> Trained:
     import torch
 
     from mezzotint_training.checkpoint import join
@@ -169,6 +152,7 @@ def _trained(session: Session) -> Trained:
                 "parameters": sum(p.numel() for p in trainer.parameters.values()),
                 "curve": session.curve,
                 "validation": session.validated,
+                **({} if started is None else {"init": dict(started)}),
             }
         ),
         curve,
