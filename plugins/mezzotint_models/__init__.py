@@ -14,7 +14,7 @@ from mezzotint import hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
-    from mezzotint_models.networks import build_network, new_network, pack_network, part_of, parts_of, start_network
+    from mezzotint_models.networks import build_network, pack_network, part_of, parts_of, start_network
     from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "build_network",
     "meta_of",
     "network_of",
-    "new_network",
     "pack_network",
     "part_of",
     "parts_of",
@@ -39,7 +38,6 @@ _HOME = {
     "build_network": "networks",
     "meta_of": "packed",
     "network_of": "packed",
-    "new_network": "networks",
     "pack_network": "networks",
     "part_of": "networks",
     "parts_of": "networks",

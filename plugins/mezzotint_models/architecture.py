@@ -39,9 +39,9 @@ class Architecture(Port):
 
         Raises: UserError: a configuration that makes no network.
         """
-        from mezzotint_models.networks import new_network
+        from mezzotint_models.networks import start_network
 
-        return new_network(self.cls, self.config)
+        return start_network(self.cls, self.config)
 
     def record(self) -> dict[str, Any]:
         """The role record "denoiser", for `pack_network(module, denoiser=architecture.record())`."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "NETWORKS", "build_network", "config_of", "fill", "make_network", "new_network", "pack_network", "part_of", "parts_of",
+    "NETWORKS", "build_network", "config_of", "fill", "make_network", "pack_network", "part_of", "parts_of",
+    "start_network",
 ]  # fmt: skip
 
 NETWORKS: dict[str, str] = {
@@ -104,7 +105,7 @@ def parts_of(weights: Weights) -> dict[str, Weights]:
     }
 
 
-def new_network(name: str, config: Mapping[str, Any]) -> Any:
+def start_network(name: str, config: Mapping[str, Any]) -> Any:
     """A network to train, on the CPU, its numbers random from torch's generator.
 
     Raises: UserError: a class that `NETWORKS` does not have, a configuration that makes no network.
