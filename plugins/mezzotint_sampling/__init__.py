@@ -26,14 +26,14 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
-    from mezzotint_sampling import distance, guidance_nodes, nodes, sampler_node, sigma_nodes
+    from mezzotint_sampling import distance, guidance_nodes, nodes, sampler_node, sigma_nodes, told
 
     for function in (
         nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
         nodes.noise, nodes.empty_latents, nodes.guide,
         guidance_nodes.guidance_schedule, guidance_nodes.guide_by_attention, guidance_nodes.guide_by_classifier,
         guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
-        sampler_node.sample, sampler_node.invert, distance.distance,
+        sampler_node.sample, sampler_node.invert, distance.distance, told.condition,
     ):  # fmt: skip
         register(function)
 
