@@ -7,7 +7,7 @@ from typing import Any
 
 from mezzotint import hookimpl
 
-__all__ = ["register_nodes", "register_ports"]
+__all__ = ["register_loaders", "register_nodes", "register_ports"]
 
 
 @hookimpl
@@ -17,15 +17,27 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.clip import clip_score
     from mezzotint_metrics.extraction import denoiser_features, embedding_features
     from mezzotint_metrics.frechet import fid
+    from mezzotint_metrics.inception import inception_features
     from mezzotint_metrics.kernel import kid
     from mezzotint_metrics.neighbours import precision_recall
     from mezzotint_metrics.score import inception_score
     from mezzotint_metrics.statistics import load_statistics, statistics
 
-    making = (denoiser_features, embedding_features, statistics, load_statistics)
+    making = (denoiser_features, embedding_features, inception_features, statistics, load_statistics)
     figures = (fid, kid, inception_score, precision_recall, clip_score, prompt_accuracy, bootstrap)
     for function in (*making, *figures):
         register(function)
+
+
+@hookimpl
+def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    register("metrics.inception", _load_inception)
+
+
+def _load_inception(recipe: Any, ctx: Any) -> Any:
+    from mezzotint_metrics.inception import load_inception
+
+    return load_inception(recipe, ctx)
 
 
 @hookimpl
