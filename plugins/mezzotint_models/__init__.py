@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import hookimpl
@@ -30,6 +31,7 @@ __all__ = [
     "register_loaders",
     "register_nodes",
     "register_ports",
+    "resolve_source",
     "start_network",
 ]
 
@@ -60,15 +62,20 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.checkpoint import checkpoint, pack
     from mezzotint_models.denoiser import denoiser
     from mezzotint_models.image_encoders import encode_image, image_encoder
+    from mezzotint_models.label_encoders import encode_labels, encode_layout, label_encoder
+    from mezzotint_models.language_model import language_model
     from mezzotint_models.latents import decode, encode, set_mask
     from mezzotint_models.packed import cast, load_weights
     from mezzotint_models.pixels import to_image, to_latents
     from mezzotint_models.prompt import encode_text
     from mezzotint_models.text_encoders import text_encoder
+    from mezzotint_models.tuned import tuned
 
     for function in (checkpoint, encode_text, encode, decode, set_mask, pack):
         register(function)
-    for function in (text_encoder, image_encoder, encode_image):
+    for function in (text_encoder, language_model, image_encoder, encode_image):
+        register(function)
+    for function in (label_encoder, encode_labels, encode_layout, tuned):
         register(function)
     for function in (unet, denoiser, autoencoder, load_weights, cast, to_latents, to_image):
         register(function)
@@ -80,11 +87,15 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
     from mezzotint_models.clip_text import load_clip_text
     from mezzotint_models.denoiser import load_network
     from mezzotint_models.image_encoders import load_image_encoder
+    from mezzotint_models.label_encoders import load_label_encoder
+    from mezzotint_models.language_model import load_language_model
     from mezzotint_models.text_encoders import load_text_encoder
     from mezzotint_models.unet import load_unet
 
+    register("models.labels", load_label_encoder)
     register("models.packed_text_encoder", load_text_encoder)
     register("models.packed_image_encoder", load_image_encoder)
+    register("models.language_model", load_language_model)
     register("models.unet", load_unet)
     register("models.clip_text", load_clip_text)
     register("models.autoencoder_kl", load_autoencoder)
@@ -95,5 +106,15 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_models.architecture import Architecture
+    from mezzotint_models.label_encoders import LabelEncoder
 
     register(Architecture)
+    register(LabelEncoder)
+
+
+@hookimpl
+def resolve_source(uri: str) -> Path | None:
+    """`installed:minilm` is the sentence encoder that the extra mezzotint[minilm] installs."""
+    from mezzotint_models.language_model import installed_model
+
+    return installed_model(uri)

@@ -104,7 +104,10 @@ def text_encoder(
     trainer = Trainer(Single(objective, batches), recipe)
     curve = train(ctx, trainer, log_every=report_every)
     with trainer.averaged():
-        weights = pack(model, "CLIPTextModel", model.config.to_diff_dict(), tokenizer=files)
+        weights = pack(
+            model, "CLIPTextModel", model.config.to_diff_dict(), tokenizer=files,
+            text_encoder={"kind": "clip", "tokenizer": files, "masked": True},
+        )  # fmt: skip
     return Trained(weights, Report({"steps": steps, "curve": curve}), curve_sheet(curve))
 
 
