@@ -33,7 +33,8 @@ class ConditionedUNet(nn.Module):
     channels, layers: of each level, and residual blocks in it. The first `plain_levels` have no attention.
     head_channels: of one attention head.
     attention: "joint": one softmax over text and places (GLIDE); "cross": transformer blocks with
-        cross-attention (latent diffusion); "none": places among themselves (ADM).
+        cross-attention (latent diffusion); "none": places among themselves (ADM; there diffusers
+        has no normalisation before the one in the middle).
     context: width of the tokens that "joint" and "cross" read.
     pooled: width of a vector that is projected and added to the time embedding.
     classes: how many; the embedding has one row more, the last one, for no class.
@@ -65,6 +66,8 @@ class ConditionedUNet(nn.Module):
         groups: int = 12,
     ) -> None:
         super().__init__()
+        if not 0 <= plain_levels <= len(channels) or patch < 1 or patch & (patch - 1):
+            raise ValueError(f"plain_levels {plain_levels} of {len(channels)} levels, patch {patch}")
         self.config: dict[str, Any] = {
             "in_channels": in_channels, "out_channels": out_channels, "patch": patch, "channels": list(channels),
             "layers": layers, "plain_levels": plain_levels, "head_channels": head_channels,

@@ -25,6 +25,9 @@ __all__ = [
 NETWORKS: dict[str, str] = {
     "mezzotint.unet": "mezzotint_models.conditioned_unet:ConditionedUNet",
     "mezzotint.glide_text": "mezzotint_models.glide_text:GlideText",
+    "mezzotint.noisy_encoder": "mezzotint_models.noisy_encoder:NoisyEncoder",
+    "mezzotint.class_tokens": "mezzotint_models.label_networks:ClassTokens",
+    "mezzotint.layout_encoder": "mezzotint_models.label_networks:LayoutEncoder",
     "UNet2DConditionModel": "diffusers:UNet2DConditionModel",
     "AutoencoderKL": "diffusers:AutoencoderKL",
     "VQModel": "diffusers:VQModel",
@@ -213,7 +216,7 @@ def _check_sizes(name: str, config: Mapping[str, Any], tensors: int) -> None:
     """A number of layers is a loop: one out of all bounds would never end."""
     most = min(_MOST_LAYERS, max(tensors, 1))
     for key, value in _numbers(config):
-        if any(word in key for word in ("layers", "blocks", "depth", "levels")) and value > most:
+        if any(word in key for word in ("layers", "blocks", "depth")) and value > most:
             raise UserError(f"the configuration of the {name} has {key} {value}, and {tensors} tensors for it")
         if abs(value) > 2**31:
             raise UserError(f"the configuration of the {name} has {key} {value}, which no network has")
