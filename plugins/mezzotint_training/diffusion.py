@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mezzotint import Autoencoder, UserError
+from mezzotint import Autoencoder
 from mezzotint_models import Architecture
 from mezzotint_training.conditioner import Conditioner
 from mezzotint_training.objective import Objective
@@ -37,42 +37,10 @@ class DiffusionObjective(Objective):
     focus: float = 0.0
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> DiffusionTask:
+        from mezzotint_training.diffusion_checks import check_settings
         from mezzotint_training.diffusion_task import DiffusionTask
 
-        self._check()
+        check_settings(self)
         conditions = None if self.conditioner is None else self.conditioner.open(ctx, reader, seed)
         encoder = None if self.autoencoder is None else ctx.realise(self.autoencoder)
         return DiffusionTask(self, self.architecture.build(), conditions, encoder, reader, seed, batch)
-
-    def _check(self) -> None:
-        """Raises: UserError: settings that the architecture was not made for."""
-        made, config = self.architecture, self.architecture.config
-        if (made.space == "pixels") != (self.autoencoder is None):
-            have = "an autoencoder is given" if self.autoencoder else "none is given"
-            raise UserError(
-                f"training.diffusion: the architecture works in {made.space!r} and {have}: give both nodes the "
-                "autoencoder, or neither"
-            )
-        if self.autoencoder is not None and self.autoencoder.space != made.space:
-            raise UserError(
-                "training.diffusion: this autoencoder is not the one that the architecture was made for: give "
-                "both nodes the same"
-            )
-        side = made.sample_size * made.downscale
-        if bool(self.low_res) != bool(config.get("low_res")) or self.low_res >= side:
-            raise UserError(
-                f"training.diffusion: low_res is {self.low_res}, the side of the small picture; an architecture "
-                f"of models.unet with low_res={bool(config.get('low_res'))} and {side} pixels wants "
-                + (f"1 to {side - 1}" if config.get("low_res") else "0")
-            )
-        if self.low_res_noise and not config.get("level"):
-            raise UserError(
-                "training.diffusion: low_res_noise is above 0, and the architecture is not told the level: "
-                "models.unet with level=true"
-            )
-        wanted = made.channels + 1 if self.inpaint else 0
-        if int(config.get("extra", 0)) != wanted:
-            raise UserError(
-                f"training.diffusion: with inpaint={self.inpaint} the architecture has {wanted} extra channels, "
-                f"got {config.get('extra', 0)}: set models.unet's extra to {wanted}"
-            )

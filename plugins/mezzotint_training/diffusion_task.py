@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mezzotint import Conditioning, Image, UserError, Weights
+from mezzotint import Conditioning, Image, Weights
 from mezzotint_training.diffusion_batches import hole_masks, small_levels, uniform
+from mezzotint_training.diffusion_checks import check_told
 from mezzotint_training.diffusion_sheet import draw_samples
 from mezzotint_training.learned_variance import VarianceBound
 from mezzotint_training.noising import Process, clean_of, level_weights, target_of
@@ -180,29 +181,10 @@ class DiffusionTask(Task):
 
     def _try_one(self) -> None:
         """Raises: UserError: what the conditions tell is not what the network reads, before any training."""
-        with torch.no_grad():
-            told = None if self.conditions is None else self.conditions(self.held(1), self._none_dropped())
-        given = [] if told is None else [n for n in ("context", "pooled", "label") if getattr(told, n) is not None]
-        sizes = {"context": "context", "pooled": "pooled", "label": "classes"}
-        read = [name for name, size in sizes.items() if self.config.get(size)]
-        if given and not set(given) & set(read):
-            raise UserError(
-                f"training.diffusion: the conditioner tells {' and '.join(given)}, and the architecture reads "
-                f"{' and '.join(read) or 'nothing'}: set models.unet's {' or '.join(sizes[n] for n in given)}"
-            )
-        for name in read:
-            value = getattr(told, name, None)
-            if value is None:
-                have = f"the conditioner tells {' and '.join(given)}" if given else "there is no conditioner"
-                raise UserError(
-                    f"training.diffusion: the architecture reads {name} (models.unet's {sizes[name]}), and {have}"
-                )
-            if name != "label" and value.shape[-1] != self.config[name]:
-                raise UserError(
-                    f"training.diffusion: the conditioner's {name} is {value.shape[-1]} wide, the architecture "
-                    f"reads {self.config[name]}: set models.unet's {name} to {value.shape[-1]}"
-                )
-
-    def _none_dropped(self) -> Tensor:
-        own = self.conditions.drops if self.conditions else None
-        return torch.zeros((1,) if own is None else (1, len(own)), dtype=torch.bool)
+        told = None
+        if self.conditions is not None:
+            own = self.conditions.drops
+            dropped = torch.ones((1,) if own is None else (1, len(own)), dtype=torch.bool)
+            with torch.no_grad():
+                told = self.conditions(self.held(1), dropped)
+        check_told(told, self.config)

@@ -27,9 +27,8 @@ def start_from(modules: Mapping[str, nn.Module], init: Weights, *, partial: bool
     if partial:
         report = {name: _take(module, given.get(name, {})) for name, module in modules.items()}
         if not any(one["taken"] for one in report.values()):
-            raise UserError(
-                f"init: nothing fits {', '.join(modules)}; got {', '.join(given) or init.target or 'no network'}"
-            )
+            have = ", ".join(given) if init.target == "parts" else init.target or "something unnamed"
+            raise UserError(f"init: no tensor fits {', '.join(modules)}, got those of {have}")
         return report
     for name, module in modules.items():
         if name not in given:
