@@ -56,9 +56,9 @@ def test_a_graph_has_an_entry_in_the_table(name):
     entry = TABLE.get(name)
     if entry is None:
         pytest.fail(
-            f'tests/graphs/every_graph.json has no entry for graphs/{name}.json. Add "{name}": {{"small": {{…}}}} with '
-            "inputs that make it run in seconds, and a figure of the run as shipped; test_every_graph.py says which "
-            "other entries there are"
+            f'tests/graphs/every_graph.json has no entry for graphs/{name}.json. Add "{name}": {{"small": {{…}}}} '
+            "with inputs that make it run in seconds, and a figure of the run as shipped; test_every_graph.py "
+            "says which other entries there are"
         )
     ways = [way for way in ("small", "run_by", "within") if way in entry]
     assert len(ways) == 1, f"{name}: wanted one of small, run_by and within, got {ways}"
