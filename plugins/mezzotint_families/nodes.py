@@ -163,7 +163,7 @@ def sample(
     import torch
 
     from mezzotint_families.building import build_family
-    from mezzotint_families.pictures import to_image
+    from mezzotint_training import to_image
 
     model = build_family(weights).to(ctx.device)
     noise = ctx.noise(seed, "families").normal((count, *model.noise_shape))
@@ -192,7 +192,7 @@ def interpolate(
     import torch
 
     from mezzotint_families.building import build_family
-    from mezzotint_families.pictures import to_image
+    from mezzotint_training import to_image
 
     if weights.target == "families.vqvae":
         raise UserError("families.interpolate: the codes of a VQ-VAE have nothing between them")
@@ -221,7 +221,7 @@ def reconstruct(ctx: Context, weights: Weights, image: Image) -> Image:
     from torch.nn.functional import avg_pool2d
 
     from mezzotint_families.building import build_family
-    from mezzotint_families.pictures import to_image
+    from mezzotint_training import to_image
 
     model = build_family(weights).to(ctx.device)
     if not hasattr(model, "reconstruct"):

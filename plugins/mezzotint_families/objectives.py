@@ -26,9 +26,9 @@ class VAEObjective(Objective):
     beta: float = 1.0
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> VAETask:
-        from mezzotint_families.pictures import Pictures
         from mezzotint_families.tasks import VAETask
         from mezzotint_families.vae import VAE
+        from mezzotint_training import Pictures
 
         model = VAE(
             size=self.size, channels=self.channels, codes=self.codes,
@@ -47,9 +47,9 @@ class RealNVPObjective(Objective):
     scales: int = 2
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> RealNVPTask:
-        from mezzotint_families.pictures import Pictures
         from mezzotint_families.realnvp import RealNVP
         from mezzotint_families.tasks import RealNVPTask
+        from mezzotint_training import Pictures
 
         model = RealNVP(size=self.size, hidden=self.hidden, blocks=self.blocks, scales=self.scales)
         return RealNVPTask(model, Pictures(reader, self.size, batch, seed))
@@ -70,9 +70,9 @@ class VQVAEObjective(Objective):
     prior_layers: int = 4
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> VQVAETask:
-        from mezzotint_families.pictures import Pictures
         from mezzotint_families.tasks import VQVAETask
         from mezzotint_families.vqvae import VQVAE
+        from mezzotint_training import Pictures
 
         model = VQVAE(
             size=self.size, channels=self.channels, codes=self.codes, width=self.width, update=self.update,
@@ -95,8 +95,8 @@ class AdversarialObjective(Objective):
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> AdversarialTask:
         from mezzotint_families.gan import Critic, Generator
-        from mezzotint_families.pictures import Pictures
         from mezzotint_families.tasks import AdversarialTask
+        from mezzotint_training import Pictures
 
         return AdversarialTask(
             Generator(size=self.size, channels=self.channels, noise=self.noise),

@@ -21,12 +21,11 @@ from mezzotint_families.building import pack_family
 from mezzotint_families.codebook import perplexity
 from mezzotint_families.dequantise import bits_per_dimension, dequantise
 from mezzotint_families.gan import Critic, Generator
-from mezzotint_families.pictures import Pictures, sheet_of
 from mezzotint_families.randomness import normal_like
 from mezzotint_families.realnvp import RealNVP
 from mezzotint_families.vae import VAE, lower_bound
 from mezzotint_families.vqvae import VQVAE, quantised_errors
-from mezzotint_training import Part, Task
+from mezzotint_training import Part, Pictures, Task, sheet_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

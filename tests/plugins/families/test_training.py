@@ -11,10 +11,10 @@ from mezzotint.testing import fake_context
 from mezzotint_families import nodes
 from mezzotint_families.building import build_family, pack_family
 from mezzotint_families.gan import Generator
-from mezzotint_families.pictures import Pictures, sheet_of
 from mezzotint_families.realnvp import RealNVP
 from mezzotint_families.vae import VAE
 from mezzotint_families.vqvae import VQVAE
+from mezzotint_training import Pictures, sheet_of
 from mezzotint_training.train_node import train
 
 SCENES = Dataset(
