@@ -7,6 +7,7 @@ A file never names code: only these classes are built.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -161,14 +162,10 @@ def fill(module: Any, tensors: Mapping[str, Tensor], device: Any, dtype: torch.d
 
 def config_of(module: Any) -> dict[str, Any]:
     """What a module is made from, as JSON."""
-    config = module.config
-    if hasattr(config, "to_dict"):
-        return {key: value for key, value in config.to_dict().items() if not _private(key)}
-    return {key: _plain(value) for key, value in dict(config).items() if not _private(key)}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
+    # Through text, as a file has it: lists for tuples, names for numbers as keys.
+    plain = json.loads(json.dumps(config, default=str))
+    return dict(_without_private(plain))
 
 
 def _private(key: str) -> bool:
@@ -216,8 +213,8 @@ def _check_sizes(name: str, config: Mapping[str, Any], tensors: int) -> None:
     """A number of layers is a loop: one out of all bounds would never end."""
     most = min(_MOST_LAYERS, max(tensors, 1))
     for key, value in _numbers(config):
-        if any(word in key for word in ("layers", "blocks", "depth")) and value > most:
-            raise UserError(f"the configuration of the {name} has {key} {value}, and {tensors} tensors for it")
+        if any(word in key for word in ("layers", "blocks", "depth", "entries")) and value > most:
+            raise UserError(f"the configuration of the {name} has {value} {key}, and {tensors} tensors for it")
         if abs(value) > 2**31:
             raise UserError(f"the configuration of the {name} has {key} {value}, which no network has")
 
@@ -226,7 +223,7 @@ def _numbers(value: Any, key: str = "") -> list[tuple[str, int]]:
     if isinstance(value, Mapping):
         return [pair for name, item in value.items() for pair in _numbers(item, str(name))]
     if isinstance(value, list | tuple):
-        return [(f"{key} (entries)", len(value)), *(pair for item in value for pair in _numbers(item, key))]
+        return [(f"entries of {key}", len(value)), *(pair for item in value for pair in _numbers(item, key))]
     return [(key, value)] if isinstance(value, int) and not isinstance(value, bool) else []
 
 
