@@ -22,10 +22,11 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.neighbours import precision_recall
     from mezzotint_metrics.score import inception_score
     from mezzotint_metrics.statistics import load_statistics, statistics
+    from mezzotint_metrics.table import row, table
 
     making = (denoiser_features, embedding_features, inception_features, statistics, load_statistics)
     figures = (fid, kid, inception_score, precision_recall, clip_score, prompt_accuracy, bootstrap)
-    for function in (*making, *figures):
+    for function in (*making, *figures, row, table):
         register(function)
 
 
