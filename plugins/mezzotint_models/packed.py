@@ -112,11 +112,19 @@ def network_of(recipe: Recipe, ctx: Context) -> nn.Module:
     from mezzotint_models.weights import compute_dtype
 
     try:
-        weights = _carried(recipe) if recipe.weights is not None else _read(recipe)
+        weights = weights_of(recipe)
         network = make_network(weights.meta, weights.tensors)
         return fill(network, weights.tensors, ctx.device, compute_dtype(recipe, ctx))
     except UserError as error:
         raise UserError(f"{recipe.source.uri}: {error}") from error
+
+
+def weights_of(recipe: Any) -> Weights:
+    """The one part that a recipe, or a patch with a recipe's fields, names: mapped from its file, or as it came.
+
+    Raises: UserError: as `part_of`.
+    """
+    return _carried(recipe) if recipe.weights is not None else _read(recipe)
 
 
 def _carried(recipe: Recipe) -> Weights:

@@ -46,7 +46,7 @@ def make_vq(
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
-    # By default diffusers' quantiser repeats an old mistake and weighs the codebook's term in place of the encoder's.
+    # By default diffusers' quantiser repeats an old mistake: it weighs the codebook's term, not the encoder's.
     model.quantize.legacy = False
     model.quantize.beta = commitment
     return model

@@ -16,8 +16,8 @@ __all__ = ["PatchCritic", "adaptive_weight", "hinge"]
 class PatchCritic(nn.Module):
     """Pictures [B, 3, H, W] in -1..1 to one logit per overlapping patch, [B, 1, h, w].
 
-    channels: of the first of `layers` halvings; each doubles them. Normalised in groups, since the batches of a CPU
-    are too small for the paper's batch statistics.
+    channels: of the first of `layers` halvings; each doubles them. Normalised in groups, since the batches of a
+    CPU are too small for the paper's batch statistics.
     """
 
     def __init__(self, channels: int = 32, layers: int = 3) -> None:

@@ -1,0 +1,81 @@
+"""A model with some of its weights moved: what fine-tuning changed, put on while a node samples.
+
+The file holds differences to the model that was tuned, of the tuned tensors alone, and no copy of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mezzotint import Denoiser, Patch, Source, UserError, Weights, node
+from mezzotint_models.packed import Part, recipe_for, weights_of
+
+if TYPE_CHECKING:
+    from mezzotint import Context
+
+__all__ = ["TunedWeights", "tuned"]
+
+
+@dataclass(frozen=True, eq=False)
+class TunedWeights(Patch):
+    """Differences that are added to tensors of the same names.
+
+    source, config, weights: of a recipe, see `recipe_for`.
+    """
+
+    source: Source
+    config: Mapping[str, Any] = field(default_factory=dict)
+    weights: Weights | None = None
+    mutates: ClassVar[bool] = True
+
+    @contextmanager
+    def apply(self, model: Any, ctx: Context) -> Iterator[Any]:
+        """Raises: UserError: a tensor that the model does not have, or has in another shape."""
+        import torch
+
+        module = model.module
+        # A network of ours holds diffusers' own inside.
+        inner = getattr(module, "network", module)
+        there = inner.state_dict(keep_vars=True)
+        differences = weights_of(self).tensors
+        _check(there, differences, self.source.uri)
+        kept = {name: there[name].detach().clone() for name in differences}
+        try:
+            with torch.no_grad():
+                for name, change in differences.items():
+                    # Added in float32: the model may be in half precision, where small changes would vanish.
+                    moved = there[name].float() + change.to(there[name].device, torch.float32)
+                    there[name].copy_(moved)
+            yield model
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    there[name].copy_(value)
+
+
+def _check(there: Mapping[str, Any], differences: Mapping[str, Any], where: str) -> None:
+    for name, change in differences.items():
+        if name not in there:
+            raise UserError(f"{where}: was tuned on another model: this one has no {name}")
+        if tuple(there[name].shape) != tuple(change.shape):
+            got, wanted = list(change.shape), list(there[name].shape)
+            raise UserError(f"{where}: was tuned on another model: {name} has shape {got}, here {wanted}")
+
+
+@node("models.tuned")
+def tuned(
+    denoiser: Denoiser, weights: Weights | None = None, *, source: Source | None = None, part: Part = ""
+) -> Denoiser:
+    """A denoiser with the weights that tuning moved.
+
+    denoiser: the one that was tuned.
+    weights: what training gave; in its place, `source`.
+    source: a .safetensors file, or its bundled name.
+    part: which part of those, where several are differences.
+    Raises: UserError: both or neither are given; nothing that was tuned in there.
+    """
+    _, recipe = recipe_for("tuned", weights, source, part, node="models.tuned")
+    return denoiser.patched(TunedWeights(**recipe))
