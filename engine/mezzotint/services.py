@@ -103,14 +103,16 @@ class StepServices:
         self.has_state = self.has_state or state is not None
         return state
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
+    def save_state(self, state: Mapping[str, Any]) -> bool:
         if not self.step.cacheable:  # no later run could find it
-            return
+            return False
         try:
             self._runtime.store.save_state(self.step.key, state)
-            self.has_state = True
         except StoreError as error:
             self._warn(error)
+            return False
+        self.has_state = True
+        return True
 
     def realise(self, recipe: Recipe, ctx: Context) -> Any:
         """Lease the module from the pool, put the patches on in order, and keep both until the step ends."""

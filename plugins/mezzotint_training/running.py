@@ -122,15 +122,18 @@ class Session:
     def _save(self) -> None:
         started = time.monotonic()
         tensors, meta = self.trainer.state()
-        self.ctx.save_state(
+        saved = self.ctx.save_state(
             {
                 "tensors": tensors, "meta": meta, "curve": list(self.curve), "validated": list(self.validated),
                 "means": self._means.state(),
                 "best": self._best, "best_loss": self._best_loss, "since": self._since,
             }
         )  # fmt: skip
-        self._saved, self._kept_step = time.monotonic(), self.trainer.step
-        self._cost = self._saved - started
+        self._saved = time.monotonic()
+        # On a full disk the older state stays, and the next try has time.
+        self._cost = self._saved - started if saved else math.inf
+        if saved:
+            self._kept_step = self.trainer.step
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.trainer.restore(state["tensors"], state["meta"])

@@ -60,8 +60,9 @@ class FakeServices:
     def load_state(self) -> Mapping[str, Any] | None:
         return self.states[-1] if self.states else None
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
+    def save_state(self, state: Mapping[str, Any]) -> bool:
         self.states.append(dict(state))
+        return True
 
     def realise(self, recipe: Recipe, ctx: Context) -> Any:
         model = self._loader(recipe.loader)(recipe, ctx)
