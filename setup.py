@@ -17,7 +17,7 @@ setup(
     package_dir={**package_dir, "mezzotint_graphs": "graphs"},
     include_package_data=False,
     package_data={
-        "": ["py.typed", "*.json", "weights/**/*", "systems/*.safetensors", "templates/**/*"],
+        "": ["py.typed", "*.json", "weights/**/*", "systems/*.safetensors", "templates/**/*", "data/*"],
         "mezzotint_graphs": ["**/*"],
     },
 )

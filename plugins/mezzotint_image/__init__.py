@@ -10,12 +10,17 @@ from mezzotint import Conditioning, Image, Latents, Mask, Report, Video, Weights
 
 if TYPE_CHECKING:
     from mezzotint_image.chart import draw_chart
-    from mezzotint_image.reading import load
+    from mezzotint_image.reading import decode_picture, load, open_picture
     from mezzotint_image.sheet import contact_sheet
 
-__all__ = ["contact_sheet", "draw_chart", "load", "register_nodes", "register_ports"]
+__all__ = [
+    "contact_sheet", "decode_picture", "draw_chart", "load", "open_picture", "register_nodes", "register_ports",
+]  # fmt: skip
 
-_HOME = {"contact_sheet": "sheet", "draw_chart": "chart", "load": "reading"}
+_HOME = {
+    "contact_sheet": "sheet", "decode_picture": "reading", "draw_chart": "chart", "load": "reading",
+    "open_picture": "reading",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

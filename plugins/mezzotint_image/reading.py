@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
     from torch import Tensor
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "decode_picture", "load", "open_picture"]
 
 # Not all that Pillow knows: EPS, for one, starts Ghostscript.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -45,8 +45,7 @@ def load(
 
     Raises: UserError: no picture, damaged, cut short, too large.
     """
-    with _opened(path, max_pixels) as picture:
-        colour, alpha = _decoded(picture, path)
+    colour, alpha = decode_picture(path, path.name, max_pixels)
     if channels == 1:
         colour = _grey(colour)
     elif colour.shape[-1] == 1:
@@ -58,28 +57,38 @@ def load(
     return Loaded(Image(colour.unsqueeze(0)), Mask((1 - alpha).unsqueeze(0)))
 
 
-def _opened(path: Path, max_pixels: int) -> Pillow.Image:
+def decode_picture(file: Path | BinaryIO, name: str, max_pixels: int) -> tuple[Tensor, Tensor]:
+    """Colour [H, W, 1 or 3] and alpha [H, W] of a file or of bytes, float32 in 0..1; grey stays one channel.
+
+    name: what errors call it. Raises: UserError: as `load`.
+    """
+    with open_picture(file, name, max_pixels) as picture:
+        return _decoded(picture, name)
+
+
+def open_picture(file: Path | BinaryIO, name: str, max_pixels: int) -> Pillow.Image:
+    """A picture whose header alone is read. Raises: UserError: no picture, or over `max_pixels`."""
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
     try:
-        picture = Pillow.open(path, formats=_FORMATS)
+        picture = Pillow.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path.name}: not a picture of a kind that is read: {', '.join(_FORMATS)}") from error
+        raise UserError(f"{name}: not a picture of a kind that is read: {', '.join(_FORMATS)}") from error
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
-        raise UserError(f"{path.name}: too large: {error}") from error
+        raise UserError(f"{name}: too large: {error}") from error
     except OSError as error:
-        raise UserError(f"{path.name}: cannot be opened: {error.strerror or error}") from error
+        raise UserError(f"{name}: cannot be opened: {error.strerror or error}") from error
     except (ValueError, SyntaxError) as error:
-        raise UserError(f"{path.name}: damaged: {error}") from error
+        raise UserError(f"{name}: damaged: {error}") from error
     width, height = picture.size
     if width * height > max_pixels:
         picture.close()
-        raise UserError(f"{path.name}: {width}x{height} is over max_pixels, {max_pixels}")
+        raise UserError(f"{name}: {width}x{height} is over max_pixels, {max_pixels}")
     return picture
 
 
-def _decoded(picture: Pillow.Image, path: Path) -> tuple[Tensor, Tensor]:
+def _decoded(picture: Pillow.Image, name: str) -> tuple[Tensor, Tensor]:
     """Colour [H, W, 1 or 3] and alpha [H, W] (ones if there is none), float32 in 0..1."""
     from PIL import ImageOps
 
@@ -87,11 +96,11 @@ def _decoded(picture: Pillow.Image, path: Path) -> tuple[Tensor, Tensor]:
         picture.load()
         picture = ImageOps.exif_transpose(picture)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        raise UserError(f"{path.name}: damaged or cut short: {error}") from error
+        raise UserError(f"{name}: damaged or cut short: {error}") from error
     import torch
 
     if picture.mode.startswith("I") or picture.mode == "F":
-        colour = _deep(picture, path)
+        colour = _deep(picture, name)
         return colour, torch.ones(colour.shape[:2])
     from mezzotint_image.pixels import from_pillow
 
@@ -104,7 +113,7 @@ def _decoded(picture: Pillow.Image, path: Path) -> tuple[Tensor, Tensor]:
     return colour, torch.ones(colour.shape[:2])
 
 
-def _deep(picture: Pillow.Image, path: Path) -> Tensor:
+def _deep(picture: Pillow.Image, name: str) -> Tensor:
     """Grey of 16 bits (0..65535) or of floats (0..1) as [H, W, 1]."""
     import numpy
     import torch
@@ -113,7 +122,7 @@ def _deep(picture: Pillow.Image, path: Path) -> Tensor:
     if picture.mode != "F":
         array /= 65535
     if not (numpy.isfinite(array).all() and array.min(initial=0) >= 0 and array.max(initial=0) <= 1):
-        raise UserError(f"{path.name}: grey values outside 0..65535 (whole numbers) or 0..1 (floats)")
+        raise UserError(f"{name}: grey values outside 0..65535 (whole numbers) or 0..1 (floats)")
     return torch.from_numpy(array).unsqueeze(-1)
 
 

@@ -68,6 +68,7 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_training.bundled_pictures import digits, emoji
     from mezzotint_training.contrastive import contrastive
     from mezzotint_training.diffusion_nodes import (
         condition_on_labels,
@@ -78,9 +79,12 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.first_stage import first_stage
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
     from mezzotint_training.picture_folder import pictures
+    from mezzotint_training.shards import shards
     from mezzotint_training.train_node import train
 
     for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text):
+        register(function)
+    for function in (shards, digits, emoji):
         register(function)
     for function in (train, pictures, text_encoder, autoencoder, denoiser, checkpoint, contrastive, first_stage):
         register(function)
@@ -88,9 +92,11 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    from mezzotint_training.picture_folder import READER, open_pictures
+    from mezzotint_training import bundled_pictures, picture_folder, shards
 
-    register(READER, open_pictures)
+    register(picture_folder.READER, picture_folder.open_pictures)
+    register(shards.READER, shards.open_shards)
+    register(bundled_pictures.READER, bundled_pictures.open_tiles)
 
 
 @hookimpl

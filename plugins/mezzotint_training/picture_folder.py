@@ -12,7 +12,7 @@ from mezzotint import Context, Dataset, UserError, node
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PictureReader", "open_pictures", "pictures"]
+__all__ = ["PictureReader", "open_pictures", "pictures", "square"]
 
 READER = "training.pictures"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"})
@@ -86,15 +86,18 @@ def _names(folder: Path) -> list[str]:
 
 
 def _square(file: Path, size: int) -> Tensor:
-    """[size, size, 3] uint8, the middle of a picture."""
-    from torch.nn.functional import interpolate
-
     from mezzotint_image import load
 
-    data = load(file).image.data
+    return square(load(file).image.data, size)
+
+
+def square(data: Tensor, size: int) -> Tensor:
+    """[size, size, 3] uint8, the middle of a picture [1, H, W, 3] in 0..1."""
+    from torch.nn.functional import interpolate
+
     side = min(data.shape[1:3])
     top, left = ((n - side) // 2 for n in data.shape[1:3])
-    square = data[:, top : top + side, left : left + side].permute(0, 3, 1, 2)
+    middle = data[:, top : top + side, left : left + side].permute(0, 3, 1, 2)
     if side != size:
-        square = interpolate(square, size=(size, size), mode="bicubic", antialias=True)
-    return (square[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte()
+        middle = interpolate(middle, size=(size, size), mode="bicubic", antialias=True)
+    return (middle[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte()
