@@ -49,7 +49,8 @@ class AutoregressivePrior(nn.Module):
             GPT2Config(
                 vocab_size=buckets, n_positions=length + 2 + components,
                 n_embd=width, n_layer=layers, n_head=heads,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, bos_token_id=0, eos_token_id=0,
+                activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+                use_cache=False, bos_token_id=0, eos_token_id=0,
             )
         )  # fmt: skip
         self.code_out = nn.Linear(width, buckets)
