@@ -21,14 +21,6 @@ def runtime():
     return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
-@pytest.mark.parametrize("name", ["samples", "features", "prompt_accuracy", "fid"])
-def test_an_evaluation_is_valid_and_describes_each_input(name, runtime):
-    load(GRAPHS / f"{name}.json", runtime=runtime)
-    doc = json.loads((GRAPHS / f"{name}.json").read_text("utf-8"))
-    assert doc["name"] == name and doc["description"]
-    assert [key for key, value in doc["inputs"].items() if not value.get("description")] == []
-
-
 def test_prompt_accuracy_judges_each_picture_by_its_own_caption(runtime):
     got = load(GRAPHS / "prompt_accuracy.json", runtime=runtime).run(count=4, steps=6).outputs
     report, interval = got["report"].data, got["interval"].data
@@ -66,3 +58,33 @@ def test_the_features_see_what_is_in_pictures(runtime):
         outputs[name] = {"ref": f"kid_{name}"}
     got = load({"format": 1, "nodes": nodes, "outputs": outputs}, runtime=runtime).run().outputs
     assert got["pairs"].data["kid"] > 3 * abs(got["other"].data["kid"])
+
+
+def test_clip_scores_a_models_pictures_above_pictures_of_other_captions(runtime):
+    got = load(GRAPHS / "clip_score.json", runtime=runtime).run(count=6, steps=6).outputs
+    assert got["report"].data["clip_score"] > got["floor"].data["clip_score"] + 10
+    assert got["above_floor"].data["significant"] is True
+    assert got["ceiling"].data["clip_score"] > got["floor"].data["clip_score"] + 10
+    assert got["interval"].data["low"] <= got["report"].data["clip_score"] <= got["interval"].data["high"]
+
+
+def test_the_leaderboard_has_a_row_for_each_system_and_the_best_obeys_most(runtime):
+    got = (
+        load(GRAPHS / "leaderboard.json", runtime=runtime)
+        .run(count=4, steps=2, shown=3, reference_count=8)
+        .outputs
+    )
+    rows = got["table"].data["rows"]
+    doc = json.loads((GRAPHS / "leaderboard.json").read_text("utf-8"))
+    over = doc["nodes"]["each"]["inputs"]["over"]
+    assert {row["label"] for row in rows} == set(over["label"]) and len(rows) == len(over["image"])
+    assert [row["accuracy"] for row in rows] == sorted((row["accuracy"] for row in rows), reverse=True)
+    by_label = {row["label"]: row for row in rows}
+    world, baseline = by_label["the world itself"], by_label["latent diffusion"]
+    assert world["accuracy"] == 100 and world["share_low"] == world["share_high"] == 1
+    assert baseline["versus"] == baseline["versus_low"] == baseline["versus_high"] == 0
+    assert world["versus"] == pytest.approx((100 - baseline["accuracy"]) / 100)
+    assert world["fid"] < baseline["fid"], "two steps make a blur"
+    assert [report.data["rows"][0]["prompt"] for report in got["reports"]] == [
+        got["reports"][0].data["rows"][0]["prompt"]
+    ] * len(rows)

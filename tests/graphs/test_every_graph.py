@@ -79,6 +79,7 @@ def test_an_entry_is_true(name):
         outer = entry["within"]
         assert "small" in TABLE[outer] or "run_by" in TABLE[outer]
         uses = [node["use"] for node in document(outer)["nodes"].values()]
+        uses += [node["inputs"].get("graph", "") for node in document(outer)["nodes"].values()]
         assert [use for use in uses if use.endswith(f"{name.rpartition('/')[2]}.json")], f"{outer} has no {name}"
 
 
