@@ -84,9 +84,10 @@ def text_encoder(
     import torch
 
     from mezzotint_training.checkpoint import pack
+    from mezzotint_training.curve import draw_curve
     from mezzotint_training.reading import CaptionBatches, load_tokenizer, tokenise
     from mezzotint_training.recipe import Recipe
-    from mezzotint_training.running import curve_sheet, train
+    from mezzotint_training.running import train
     from mezzotint_training.single import Single
     from mezzotint_training.text_encoder import TextObjective, make_text_encoder
     from mezzotint_training.trainer import Trainer
@@ -108,7 +109,7 @@ def text_encoder(
             model, "CLIPTextModel", model.config.to_diff_dict(), tokenizer=files,
             text_encoder={"kind": "clip", "tokenizer": files, "masked": True},
         )  # fmt: skip
-    return Trained(weights, Report({"steps": steps, "curve": curve}), curve_sheet(curve))
+    return Trained(weights, Report({"steps": steps, "curve": curve}), draw_curve(curve))
 
 
 @node("training.autoencoder", device=True)

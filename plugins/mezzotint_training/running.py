@@ -15,7 +15,7 @@ from mezzotint_training.figures import Diverged, Means
 from mezzotint_training.randomness import step_generator
 from mezzotint_training.trainer import Trainer
 
-__all__ = ["Session", "curve_sheet", "train"]
+__all__ = ["Session", "train"]
 
 Row = dict[str, float]
 
@@ -158,27 +158,3 @@ def train(
     session = Session(ctx, trainer, preview=preview, log_every=log_every)
     session.run()
     return session.curve
-
-
-def curve_sheet(curve: list[dict[str, float]], name: str = "loss", size: tuple[int, int] = (480, 240)) -> Image:
-    """A figure over the steps as a picture [1, H, W, 3], logarithmic upwards, the last value in words."""
-    import math
-
-    import numpy
-    import torch
-    from PIL import Image as Pillow
-    from PIL import ImageDraw
-
-    width, height = size
-    picture = Pillow.new("RGB", size, "white")
-    pen = ImageDraw.Draw(picture)
-    points = [(row["step"], math.log(row[name])) for row in curve if row.get(name, 0) > 0]
-    if points:
-        steps, values = zip(*points, strict=True)
-        low, high = min(values), max(max(values), min(values) + 1e-6)
-        right, down = (width - 40) / max(steps), (height - 40) / (high - low)
-        across = [(20 + right * step, 20 + down * (high - value)) for step, value in points]
-        pen.line(across, fill=(44, 84, 222), width=2)
-        pen.text((24, 6), f"{name} {math.exp(values[-1]):.4g} after {steps[-1]} steps", fill="black")
-    pen.rectangle((19, 19, width - 20, height - 20), outline=(160, 160, 160))
-    return Image(torch.from_numpy(numpy.asarray(picture).copy())[None].float() / 255)

@@ -88,6 +88,7 @@ def train(
 
     Raises: UserError: the objective cannot use the data set, `init` does not fit, or the loss is not finite.
     """
+    from mezzotint_training.curve import draw_curve
     from mezzotint_training.init import start_from
     from mezzotint_training.recipe import Recipe
     from mezzotint_training.running import Session
@@ -111,7 +112,7 @@ def train(
         log_every=report_every, validate_every=validate_every, patience=patience,
     )  # fmt: skip
     if hasattr(task, "sheet"):
-        session.preview = lambda: _sheet(session) or _curve(session)
+        session.preview = lambda: _sheet(session) or draw_curve(session.curve, session.validated)
     session.run()
     return _trained(session, started)
 
@@ -137,12 +138,13 @@ def _trained(session: Session, started: Mapping[str, Any] | None) -> Trained:
     import torch
 
     from mezzotint_training.checkpoint import join
+    from mezzotint_training.curve import draw_curve
 
     trainer = session.trainer
     with trainer.averaged(), torch.no_grad():
         weights = trainer.task.weights()
         sheet = _sheet(session)
-    curve = _curve(session)
+    curve = draw_curve(session.curve, session.validated)
     return Trained(
         join(weights) if isinstance(weights, Mapping) else weights,
         Report(
@@ -169,14 +171,3 @@ def _sheet(session: Session) -> Image | None:
     generator = step_generator(trainer.recipe.seed, -2, device=trainer.device)
     picture: Image | None = None if show is None else show(generator)
     return picture
-
-
-def _curve(session: Session) -> Image:
-    from mezzotint_image import draw_chart
-
-    names = [name for name in (session.curve or [{}])[0] if name == "loss" or name.endswith("_loss")]
-    series = [(name, [(row["step"], row[name]) for row in session.curve if name in row]) for name in names]
-    series += [("validation", [(row["step"], row["loss"]) for row in session.validated if "loss" in row])]
-    drawn = [(name, points) for name, points in series if points]
-    above = all(value > 0 for _, points in drawn for _, value in points)
-    return draw_chart(drawn, x="step", y="loss", title="Training", y_scale="log" if drawn and above else "linear")
