@@ -15,6 +15,7 @@ from mezzotint import hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
+    from mezzotint_models.layout import read_boxes
     from mezzotint_models.networks import build_network, pack_network, part_of, parts_of, start_network
     from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
 
@@ -26,6 +27,7 @@ __all__ = [
     "pack_network",
     "part_of",
     "parts_of",
+    "read_boxes",
     "recipe_for",
     "record_of",
     "register_loaders",
@@ -43,6 +45,7 @@ _HOME = {
     "pack_network": "networks",
     "part_of": "networks",
     "parts_of": "networks",
+    "read_boxes": "layout",
     "recipe_for": "packed",
     "record_of": "packed",
     "start_network": "networks",
@@ -60,6 +63,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.architecture import unet
     from mezzotint_models.autoencoder import autoencoder
     from mezzotint_models.checkpoint import checkpoint, pack
+    from mezzotint_models.classifiers import classifier
     from mezzotint_models.denoiser import denoiser
     from mezzotint_models.image_encoders import encode_image, image_encoder
     from mezzotint_models.label_encoders import encode_labels, encode_layout, label_encoder
@@ -73,7 +77,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     for function in (checkpoint, encode_text, encode, decode, set_mask, pack):
         register(function)
-    for function in (text_encoder, language_model, image_encoder, encode_image):
+    for function in (text_encoder, language_model, image_encoder, encode_image, classifier):
         register(function)
     for function in (label_encoder, encode_labels, encode_layout, tuned):
         register(function)
@@ -84,6 +88,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
     from mezzotint_models.autoencoder import load_autoencoder, load_packed_autoencoder
+    from mezzotint_models.classifiers import load_classifier
     from mezzotint_models.clip_text import load_clip_text
     from mezzotint_models.denoiser import load_network
     from mezzotint_models.image_encoders import load_image_encoder
@@ -95,6 +100,7 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
     register("models.labels", load_label_encoder)
     register("models.packed_text_encoder", load_text_encoder)
     register("models.packed_image_encoder", load_image_encoder)
+    register("models.noisy_classifier", load_classifier)
     register("models.language_model", load_language_model)
     register("models.unet", load_unet)
     register("models.clip_text", load_clip_text)
@@ -106,10 +112,14 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_models.architecture import Architecture
+    from mezzotint_models.classifiers import Classifier
     from mezzotint_models.label_encoders import LabelEncoder
+    from mezzotint_models.tuned import TunedWeights
 
     register(Architecture)
+    register(Classifier)
     register(LabelEncoder)
+    register(TunedWeights)
 
 
 @hookimpl

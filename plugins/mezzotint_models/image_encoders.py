@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from mezzotint import Conditioning, Context, Image, ImageEncoder, Source, UserError, Weights, node
+from mezzotint import Conditioning, Context, Image, ImageEncoder, NoiseLevel, Source, UserError, Weights, node
+from mezzotint_models.classifiers import NoisyModel
 from mezzotint_models.clip_folder import FOLDER, folder_network, folder_record, is_folder
 from mezzotint_models.packed import Part, network_of, recipe_for, record_of
 from mezzotint_models.weights import nbytes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ImageTower", "encode_image", "image_encoder", "load_image_encoder"]
+__all__ = ["ImageTower", "NoisedImageTower", "encode_image", "image_encoder", "load_image_encoder"]
 
 LOADER = "models.packed_image_encoder"
 
@@ -49,7 +50,7 @@ def _checked(record: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ValueError(f"size {size}, mean {mean}, std {deviation}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: the record 'image_encoder' is damaged: {error!r}") from error
-    return {"size": size, "mean": mean, "std": deviation}
+    return {"size": size, "mean": mean, "std": deviation, "noised": bool(record.get("noised"))}
 
 
 @node("models.encode_image", device=True)
@@ -108,6 +109,26 @@ class ImageTower:
         return normalize(made.float(), dim=-1)
 
 
+class NoisedImageTower(ImageTower):
+    """A realised picture tower that reads noisy samples too."""
+
+    def __init__(self, network: Any, record: Mapping[str, Any]) -> None:
+        super().__init__(network, record)
+        self.noisy = NoisyModel(network, network.config)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """As an ImageTower's: the pictures are samples without noise."""
+        parameter = next(self.clip.parameters())
+        x = fitted(pixels.to(parameter.device, parameter.dtype).movedim(-1, 1), self.size)
+        return self.embed_noisy(x * 2 - 1, NoiseLevel(1.0, 0.0, 0.0))
+
+    def embed_noisy(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        """Embeddings [B, D] float32 of length 1. x: [B, 3, size, size], noisy as the level says."""
+        from torch.nn.functional import normalize
+
+        return normalize(self.noisy(x, level), dim=-1)
+
+
 def fitted(pixels: Tensor, size: int) -> Tensor:
     """[B, C, H, W] as [B, C, size, size], differentiable: cut square in the middle; averaged down, or bilinear."""
     from torch.nn.functional import adaptive_avg_pool2d, interpolate
@@ -128,6 +149,8 @@ def load_image_encoder(recipe: ImageEncoder, ctx: Context) -> ImageTower:
     if recipe.config.get("layout") == FOLDER:
         return ImageTower(folder_network(recipe, ctx), recipe.config["record"])
     network = network_of(recipe, ctx)
+    if type(network).__name__ == "NoisyEncoder":
+        return NoisedImageTower(network, recipe.config["record"])
     if not hasattr(network, "get_image_features"):
         raise UserError(f"{recipe.source.uri}: a {type(network).__name__} has no picture tower")
     return ImageTower(network, recipe.config["record"])

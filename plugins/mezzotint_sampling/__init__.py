@@ -26,12 +26,22 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
-    from mezzotint_sampling import distance, guidance_nodes, nodes, sampler_node, shown, sigma_nodes, told
+    from mezzotint_sampling import (
+        distance,
+        guidance_clip,
+        guidance_nodes,
+        nodes,
+        sampler_node,
+        shown,
+        sigma_nodes,
+        told,
+    )
 
     for function in (
         nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
         nodes.noise, nodes.empty_latents, nodes.guide,
         guidance_nodes.guidance_schedule, guidance_nodes.guide_by_attention, guidance_nodes.guide_by_classifier,
+        guidance_clip.guide_by_clip,
         guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
         sampler_node.sample, sampler_node.invert, distance.distance, told.condition,
         shown.condition_on_low_res, shown.condition_on_known, shown.keep_known,
@@ -42,15 +52,21 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     """The ports of this plugin, the patches that a recipe can carry, and what they are made of."""
-    from mezzotint_sampling import combined, guidance_attention, guidance_gradient, guidance_threshold
+    from mezzotint_sampling import (
+        combined,
+        guidance_attention,
+        guidance_clip,
+        guidance_gradient,
+        guidance_threshold,
+    )
     from mezzotint_sampling.guidance import ClassifierFree
     from mezzotint_sampling.guidance_schedule import GuidanceSchedule
     from mezzotint_sampling.shown import KeepKnown
 
     for kind in (
         GuidanceSchedule, ClassifierFree, guidance_attention.PerturbedAttention, guidance_attention.SelfAttention,
-        guidance_gradient.ClassifierGuidance, guidance_threshold.Threshold, combined.Part,
-        combined.CombinedConditioning, KeepKnown,
+        guidance_gradient.ClassifierGuidance, guidance_clip.ClipGuidance, guidance_threshold.Threshold,
+        combined.Part, combined.CombinedConditioning, KeepKnown,
     ):  # fmt: skip
         register(kind)
 

@@ -77,12 +77,19 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         diffusion,
     )
     from mezzotint_training.first_stage import first_stage
+    from mezzotint_training.label_conditioners import condition_on_class_token, condition_on_layout
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
+    from mezzotint_training.noisy import noised_clip, noisy_classifier
     from mezzotint_training.picture_folder import pictures
     from mezzotint_training.shards import shards
     from mezzotint_training.train_node import train
+    from mezzotint_training.tuning import tune
 
+    for function in (condition_on_class_token, condition_on_layout, tune):
+        register(function)
     for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text):
+        register(function)
+    for function in (noisy_classifier, noised_clip):
         register(function)
     for function in (shards, digits, emoji):
         register(function)
@@ -107,11 +114,16 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.contrastive import ContrastiveObjective
     from mezzotint_training.diffusion import DiffusionObjective
     from mezzotint_training.first_stage import FirstStage
+    from mezzotint_training.label_conditioners import ClassTokenConditioner, LayoutConditioner
+    from mezzotint_training.noisy import NoisedClipObjective, NoisyClassifierObjective
     from mezzotint_training.objective import Objective
+    from mezzotint_training.tuning import TuningObjective
 
     register(Checkpoint, suffix="safetensors", media_type="application/octet-stream", writer=write_checkpoint)
     for kind in (Conditioner, DiffusionObjective, LabelConditioner, TextConditioner, TrainedTextConditioner):
         register(kind)
     register(Objective)
-    register(ContrastiveObjective)
-    register(FirstStage)
+    for kind in (ContrastiveObjective, NoisyClassifierObjective, NoisedClipObjective):
+        register(kind)
+    for kind in (FirstStage, ClassTokenConditioner, LayoutConditioner, TuningObjective):
+        register(kind)

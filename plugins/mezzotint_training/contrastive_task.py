@@ -85,11 +85,8 @@ class ContrastiveTask(Task):
         from mezzotint_image import contact_sheet
 
         pictures, image, text = self._held_out(64)
-        first = len(self.pairs.reader) - self.pairs.held
+        captions = self.pairs.captions(64)
         nearest = (image @ text.T).argmax(1).tolist()[:24]
-        labels = [
-            f"{'' if row == at else 'wrong: '}{self.pairs.reader[first + row]['caption']}"
-            for at, row in enumerate(nearest)
-        ]
+        labels = [f"{'' if row == at else 'wrong: '}{captions[row]}" for at, row in enumerate(nearest)]
         shown = Image(pictures[:24].permute(0, 2, 3, 1).float().cpu() / 255)
-        return contact_sheet([shown], columns=8, labels=labels, cell=max(96, self.pairs.size))
+        return contact_sheet([shown], columns=8, labels=labels, cell=max(96, pictures.shape[-1]))
