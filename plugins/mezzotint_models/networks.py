@@ -36,6 +36,10 @@ NETWORKS: dict[str, str] = {
     "CLIPModel": "transformers:CLIPModel",
     "T5EncoderModel": "transformers:T5EncoderModel",
     "BertModel": "transformers:BertModel",
+    "families.vae": "mezzotint_families.vae:VAE",
+    "families.realnvp": "mezzotint_families.realnvp:RealNVP",
+    "families.vqvae": "mezzotint_families.vqvae:VQVAE",
+    "families.gan": "mezzotint_families.gan:Generator",
     "unclip.diffusion_prior": "mezzotint_unclip.diffusion_prior:DiffusionPrior",
     "unclip.autoregressive_prior": "mezzotint_unclip.autoregressive_prior:AutoregressivePrior",
     "unclip.decoder_condition": "mezzotint_unclip.decoder_condition:DecoderCondition",
@@ -222,8 +226,10 @@ def _check_sizes(name: str, config: Mapping[str, Any], tensors: int) -> None:
 def _numbers(value: Any, key: str = "") -> list[tuple[str, int]]:
     if isinstance(value, Mapping):
         return [pair for name, item in value.items() for pair in _numbers(item, str(name))]
-    if isinstance(value, list | tuple):
-        return [(f"entries of {key}", len(value)), *(pair for item in value for pair in _numbers(item, key))]
+    if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
+        inside = [pair for item in value for pair in _numbers(item, key)]
+        # Channels of each level, say: a loop too. Names of classes are none.
+        return [(f"entries of {key}", len(value)), *inside] if inside else []
     return [(key, value)] if isinstance(value, int) and not isinstance(value, bool) else []
 
 

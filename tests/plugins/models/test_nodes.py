@@ -6,9 +6,16 @@ import pytest
 import torch
 
 import mezzotint_models
-from mezzotint import Image, Latents, Mask
+from mezzotint import Image, Latents, Mask, Weights
 from mezzotint.testing import check_node, fake_context
+from mezzotint_image.tensors import write_weights
+from mezzotint_models import pack_network
+from mezzotint_models.architecture import unet
 from mezzotint_models.checkpoint import checkpoint
+from mezzotint_models.denoiser import denoiser
+from mezzotint_models.label_encoders import label_encoder
+from mezzotint_models.label_networks import ClassTokens, LayoutEncoder
+from mezzotint_models.noisy_encoder import NoisyEncoder
 
 
 def _nodes() -> dict:
@@ -35,6 +42,47 @@ def test_models_nodes_keep_every_node_s_promises(tiny, context):
         "models.encode": {"autoencoder": made.autoencoder, "image": Image(torch.rand(1, 8, 8, 3))},
         "models.decode": {"autoencoder": made.autoencoder, "latents": latents},
     }
-    assert set(calls) == set(_nodes())
+    for name, inputs in calls.items():
+        check_node(_nodes()[name], ctx=context, **inputs)
+    # What reads language models and CLIP has fixtures of its own: test_language_model.py, test_clip_towers.py.
+    elsewhere = {"models.language_model", "models.image_encoder", "models.encode_image", "models.text_encoder"}
+    assert set(calls) | set(_of_weights(tiny)) | elsewhere == set(_nodes())
+
+
+def _of_weights(tiny) -> dict:
+    """Calls of the nodes that take weights which say what they are."""
+    architecture = unet(size=8, channels=[8, 16], head_channels=8, classes=2)
+    network = pack_network(architecture.build(), denoiser=architecture.record())
+    coded = {"channels": 4, "downscale": 2, "space": "tiny"}
+    names = {"class": pack_network(ClassTokens(["ring", "star"], 8), label_encoder={"kind": "class"})}
+    names["layout"] = pack_network(LayoutEncoder(["ring"], 4, 2, 8, 1, 2), label_encoder={"kind": "layout"})
+    judge = NoisyEncoder(size=8, channels=[8, 8], head_channels=8, outputs=2)
+    moved = {name: tensor * 0.01 for name, tensor in network.tensors.items()}
+    return {
+        "models.unet": {"size": 16, "attention": "joint", "context": 4},
+        "models.denoiser": {"weights": network},
+        "models.cast": {"weights": network},
+        "models.autoencoder": {"weights": pack_network(tiny.vae, autoencoder=coded)},
+        "models.classifier": {"weights": pack_network(judge, classifier={"classes": ["ring", "star"]})},
+        "models.label_encoder": {"weights": names["class"]},
+        "models.encode_labels": {"encoder": label_encoder(names["class"]), "labels": ["star", None]},
+        "models.encode_layout": {
+            "encoder": label_encoder(names["layout"]), "boxes": [{"what": "ring", "box": [0.1, 0.1, 0.6, 0.7]}],
+        },
+        "models.tuned": {
+            "denoiser": denoiser(network),
+            "weights": Weights(moved, target="difference", meta={"class": "x", "config": {}, "tuned": {}}),
+        },
+        "models.to_latents": {"image": Image(torch.rand(1, 8, 8, 3))},
+        "models.to_image": {"latents": Latents(torch.randn(1, 3, 8, 8), space="pixels", downscale=1)},
+        "models.load_weights": {"source": network},
+    }  # fmt: skip
+
+
+def test_nodes_of_weights_that_say_what_they_are_keep_every_node_s_promises(tiny, context, tmp_path, source_of):
+    calls = _of_weights(tiny)
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(write_weights(calls["models.load_weights"]["source"])[0])
+    calls["models.load_weights"] = {"source": source_of(path)}
     for name, inputs in calls.items():
         check_node(_nodes()[name], ctx=context, **inputs)
