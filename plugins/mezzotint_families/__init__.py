@@ -12,11 +12,11 @@ __all__ = ["register_nodes", "register_ports"]
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
-    from mezzotint_families import nodes
+    from mezzotint_families import cost, nodes
 
     for function in (
         nodes.vae, nodes.realnvp, nodes.vqvae, nodes.gan, nodes.wgan,
-        nodes.sample, nodes.interpolate, nodes.reconstruct,
+        nodes.sample, nodes.interpolate, nodes.reconstruct, cost.cost, cost.time,
     ):  # fmt: skip
         register(function)
 

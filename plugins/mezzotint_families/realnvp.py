@@ -57,7 +57,7 @@ class Coupling(nn.Module):
             kept = kept.expand(1, 1, size, size)
         else:
             kept = (torch.arange(channels) >= channels // 2).long().view(1, channels, 1, 1)
-        self.register_buffer("mask", (kept != flipped).float(), persistent=False)
+        self.register_buffer("mask", (kept != flipped).float())
         last = nn.Conv2d(hidden, 2 * channels, 3, 1, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ class RealNVP(nn.Module):
         self, *, size: int = 16, channels: int = 3, hidden: int = 32, blocks: int = 1, scales: int = 2
     ) -> None:
         super().__init__()
-        if scales < 1 or size % 2 ** (scales - 1):
+        if not 1 <= scales <= 16 or size % 2 ** (scales - 1):
             halved = f"{scales} scales halve the side {scales - 1} times"
             raise UserError(f"realnvp: {halved}; {size} does not allow that")
         self.config = {

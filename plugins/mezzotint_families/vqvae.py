@@ -47,7 +47,7 @@ class Masked(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, side: int, *, own: bool) -> None:
         super().__init__(inputs, outputs, side, padding=side // 2)
         seen = torch.arange(side * side).view(side, side) < side * side // 2 + own
-        self.register_buffer("mask", seen.float(), persistent=False)
+        self.register_buffer("mask", seen.float())
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight * self.mask, self.bias)
@@ -123,6 +123,7 @@ class VQVAE(nn.Module):
             "prior_channels": prior_channels, "prior_layers": prior_layers,
         }  # fmt: skip
         self.noise_shape = (size // 4, size // 4)
+        self.passes = (size // 4) ** 2 + 1  # one of the prior for each code, and the decoder's
         self.encoder = nn.Sequential(
             nn.Conv2d(3, channels, 4, 2, 1), nn.SiLU(), nn.Conv2d(channels, channels, 4, 2, 1),
             Residual(channels), Residual(channels), nn.GroupNorm(4, channels), nn.Conv2d(channels, width, 1),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import UserError, Weights
+from mezzotint import PluginError, UserError, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NETWORKS", "build_network", "config_of", "fill", "make_network", "pack_network", "part_of", "parts_of",
-    "start_network",
+    "register_network", "start_network",
 ]  # fmt: skip
 
 NETWORKS: dict[str, str] = {
@@ -47,6 +47,16 @@ NETWORKS: dict[str, str] = {
 """Name in a file: module and class. A class of ours has `config`, its arguments as JSON."""
 
 _MOST_LAYERS = 512
+
+
+def register_network(name: str, target: str) -> None:
+    """Make a class of a plugin known, when the plugin is imported. target: "module:Class".
+
+    The class takes keyword arguments that are JSON and keeps them as `config`. Its names begin with the plugin's.
+    Raises: PluginError: the name is another class's.
+    """
+    if NETWORKS.setdefault(name, target) != target:
+        raise PluginError(f"two networks are called {name!r}: {NETWORKS[name]} and {target}")
 
 
 def pack_network(module: nn.Module, **meta: Any) -> Weights:
