@@ -26,6 +26,7 @@ def sample_codes(
     guidance: Annotated[float, Field(ge=0, le=1000)] = 1.0,
     candidates: Annotated[int, Field(ge=1, le=1024)] = 2,
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0,
+    batch: Annotated[int, Field(ge=1, le=4096)] | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
 ) -> Conditioning:
     """Sample an image embedding with the autoregressive prior: a row of codes, one after the other.
@@ -40,11 +41,12 @@ def sample_codes(
     guidance: 1 is none, and needs no negative.
     candidates: drawn for each text, of which the nearest to it is kept.
     temperature: of the codes' distributions; 0 takes the likeliest each time.
+    batch: how many embeddings of one text; null makes one for each text.
     seed: sample i has seed + i.
 
     returns: pooled [B, D], of length 1.
     Raises: UserError: weights of another network, an image's embedding in place of a text, a text of another
-        encoder, guidance without a negative.
+        encoder, several texts and another batch, guidance without a negative.
     Source: Ramesh et al. 2022 (unCLIP), section 2.2.
     """
     import torch
@@ -58,8 +60,11 @@ def sample_codes(
     model = _network(ctx, weights, source, part)
     sizes = (model.config["embedding"], model.config["text"], model.config["length"])
     told = _on(ctx, text_embedding(text, "unclip.sample_codes: text", *sizes))
+    count = batch or len(told[1])
+    if len(told[1]) not in (1, count):
+        raise UserError(f"unclip.sample_codes: batch is {count}, wanted one text or as many, got {len(told[1])}")
+    told = (told[0].expand(count, -1, -1), told[1].expand(count, -1))
     null = negative and _on(ctx, text_embedding(negative, "unclip.sample_codes: negative", *sizes))
-    count = len(told[1])
     # All candidates in one batch: row i of candidate c is row c * count + i.
     rows = tuple(value.repeat(candidates, *[1] * (value.ndim - 1)) for value in told)
     streams = [ctx.noise(seed, f"unclip.sample_codes/{candidate}") for candidate in range(candidates)]

@@ -52,29 +52,44 @@ def prior(
 
 
 @node("unclip.keep_nearest")
-def keep_nearest(candidates: Latents, text: Conditioning) -> Conditioning:
-    """Of the image embeddings that the diffusion prior sampled, keep the one nearest to the text's.
+def keep_nearest(
+    candidates: Annotated[list[Latents], Field(min_length=1, max_length=1024)], text: Conditioning
+) -> Conditioning:
+    """Of the image embeddings that the diffusion prior sampled, keep for each text the one nearest to it.
 
-    candidates: of `sampling.sample` with `unclip.prior`: [N, D, 1, 1]. unCLIP draws two.
-    text: one text, as the prior was told it.
+    candidates: of `sampling.sample` with `unclip.prior`, as many runs with noise of their own: each [B, D, 1, 1].
+        unCLIP draws two. One alone is taken as it is.
+    text: as the prior was told it, one or B.
 
-    returns: pooled [1, D], of length 1.
-    Raises: UserError: latents that no prior made, an image's embedding in place of the text, several texts.
+    returns: pooled [B, D], of length 1.
+    Raises: UserError: latents that no prior made, of different numbers of samples, an image's embedding in place
+        of the text, another number of texts.
     Source: Ramesh et al. 2022 (unCLIP), section 2.2.
     """
+    import torch
     from torch.nn.functional import normalize
 
     from mezzotint_unclip.checks import text_embedding
 
-    data = candidates.data
-    if candidates.space != SPACE or data.ndim != 4 or data.shape[2:] != (1, 1):
+    for latents in candidates:
+        _check_candidate(latents, candidates[0])
+    drawn = normalize(torch.stack([c.data.flatten(1).float() for c in candidates]), dim=-1)  # [candidates, B, D]
+    count = drawn.shape[1]
+    _, wanted = text_embedding(text, "unclip.keep_nearest: text", drawn.shape[2])
+    if len(wanted) not in (1, count):
+        raise UserError(f"unclip.keep_nearest: wanted one text or {count}, one a sample; got {len(wanted)}")
+    nearest = (drawn * wanted.to(drawn)).sum(-1).argmax(0)
+    return Conditioning(pooled=drawn[nearest, torch.arange(count, device=drawn.device)])
+
+
+def _check_candidate(latents: Latents, first: Latents) -> None:
+    shape = tuple(latents.data.shape)
+    if latents.space != SPACE or shape[2:] != (1, 1):
         raise UserError(
-            f"unclip.keep_nearest: wanted embeddings [N, D, 1, 1] that a prior sampled, got latents "
-            f"{list(data.shape)} of space {candidates.space!r}; sample with unclip.prior and empty latents 1 by 1"
+            f"unclip.keep_nearest: wanted embeddings [B, D, 1, 1] that a prior sampled, got latents {list(shape)} "
+            f"of space {latents.space!r}; sample with unclip.prior and empty latents 1 by 1"
         )
-    _, wanted = text_embedding(text, "unclip.keep_nearest: text", data.shape[1])
-    if len(wanted) != 1:
-        raise UserError(f"unclip.keep_nearest: wanted one text, got {len(wanted)}; flow.map takes them one by one")
-    found = normalize(data.flatten(1).float(), dim=-1)
-    best = int((found @ wanted[0].to(found)).argmax())
-    return Conditioning(pooled=found[best : best + 1].clone())
+    if shape != tuple(first.data.shape):
+        raise UserError(
+            f"unclip.keep_nearest: candidates are runs of one batch, got {list(first.data.shape)}, {list(shape)}"
+        )

@@ -216,11 +216,18 @@ def test_sample_i_of_a_batch_is_that_of_its_own_seed():
     assert torch.allclose(batch[1:2], alone, atol=1e-5)
 
 
-def test_the_nearest_candidate_is_kept_and_brought_back_to_length_1():
-    told = text()
-    candidates = torch.cat((unit(3, EMBEDDING, seed=3), told.pooled + 0.1 * unit(1, EMBEDDING))) * 2.8
-    found = keep_nearest(Latents(candidates[:, :, None, None], space=SPACE, downscale=1), told).pooled
-    assert torch.allclose(found, torch.nn.functional.normalize(candidates[3:], dim=-1))
+def as_latents(embeddings):
+    return Latents(embeddings[:, :, None, None], space=SPACE, downscale=1)
+
+
+def test_the_nearest_candidate_of_each_text_is_kept_and_brought_back_to_length_1():
+    told, near = text(2), text(2).pooled + 0.1 * unit(2, EMBEDDING, seed=5)
+    far = unit(2, EMBEDDING, seed=3)
+    first, second = torch.stack((far[0], near[1])), torch.stack((near[0], far[1]))
+    (made,) = check_node(
+        keep_nearest, candidates=[as_latents(2.8 * first), as_latents(second)], text=told
+    ).values()
+    assert torch.allclose(made.pooled, torch.nn.functional.normalize(near, dim=-1), atol=1e-6)
 
 
 def test_the_prior_is_a_denoiser_of_embeddings():
@@ -240,8 +247,8 @@ def test_a_whole_run_of_the_sampler_ends_at_what_the_prior_predicts():
     start = empty_latents(made, width=1, height=1, batch=2)
     levels: Sigmas = sigmas(made, steps=4)
     found = sample(fake_context(), made, told, start, levels, Noise(seed=1), sampler="ddim")
-    kept = keep_nearest(found, told).pooled
-    assert kept.shape == (1, EMBEDDING) and abs(kept.norm().item() - 1) < 1e-5
+    kept = keep_nearest([found], told).pooled
+    assert kept.shape == (2, EMBEDDING) and torch.allclose(kept.norm(dim=-1), torch.ones(2), atol=1e-5)
 
 
 WRONG = [
@@ -276,6 +283,19 @@ def test_wrong_weights_and_missing_nulls_are_refused():
 
 def test_latents_of_pictures_are_no_candidates():
     with pytest.raises(UserError, match="that a prior sampled"):
-        keep_nearest(Latents(torch.zeros(1, 3, 8, 8), space="pixels", downscale=1), text())
-    with pytest.raises(UserError, match="wanted one text, got 2"):
-        keep_nearest(Latents(torch.randn(2, EMBEDDING, 1, 1), space=SPACE, downscale=1), text(2))
+        keep_nearest([Latents(torch.zeros(1, 3, 8, 8), space="pixels", downscale=1)], text())
+    three, two = as_latents(unit(3, EMBEDDING)), as_latents(unit(2, EMBEDDING))
+    with pytest.raises(UserError, match="one text or 3, one a sample; got 2"):
+        keep_nearest([three], text(2))
+    with pytest.raises(UserError, match="runs of one batch"):
+        keep_nearest([three, two], text())
+    with pytest.raises(UserError, match="got an image's embedding"):
+        keep_nearest([three], Conditioning(pooled=unit(1, EMBEDDING)))
+
+
+def test_one_text_makes_a_batch_of_different_embeddings_and_several_texts_only_their_own():
+    weights = packed(autoregressive())
+    made = sample_codes(fake_context(), text(), weights=weights, batch=6).pooled
+    assert made.shape == (6, EMBEDDING) and not torch.allclose(made, made[:1].expand_as(made), atol=1e-3)
+    with pytest.raises(UserError, match="batch is 3, wanted one text or as many, got 2"):
+        sample_codes(fake_context(), text(2), weights=weights, batch=3)
