@@ -15,18 +15,19 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.accuracy import prompt_accuracy
     from mezzotint_metrics.bootstrap import bootstrap
     from mezzotint_metrics.clip import clip_score
-    from mezzotint_metrics.extraction import denoiser_features, embedding_features
+    from mezzotint_metrics.extraction import classifier_logits, denoiser_features, embedding_features
     from mezzotint_metrics.frechet import fid
     from mezzotint_metrics.inception import inception_features
     from mezzotint_metrics.kernel import kid
     from mezzotint_metrics.neighbours import precision_recall
+    from mezzotint_metrics.retrieval import rank, retrieval
     from mezzotint_metrics.score import inception_score
     from mezzotint_metrics.statistics import load_statistics, statistics
     from mezzotint_metrics.table import row, table
 
-    making = (denoiser_features, embedding_features, inception_features, statistics, load_statistics)
-    figures = (fid, kid, inception_score, precision_recall, clip_score, prompt_accuracy, bootstrap)
-    for function in (*making, *figures, row, table):
+    seeing = (denoiser_features, classifier_logits, embedding_features, inception_features)
+    figures = (fid, kid, inception_score, precision_recall, clip_score, retrieval, prompt_accuracy, bootstrap)
+    for function in (*seeing, statistics, load_statistics, *figures, rank, row, table):
         register(function)
 
 

@@ -1,4 +1,4 @@
-"""Features out of networks that graphs have anyway: the middle of a denoiser, and embeddings."""
+"""Features out of networks that graphs have anyway: a denoiser's middle, a classifier's logits, embeddings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mezzotint import Conditioning, Context, Denoiser, Latents, NoiseLevel, Sigmas, UserError, node
+from mezzotint import (
+    Conditioning,
+    Context,
+    Denoiser,
+    Image,
+    Latents,
+    NoiseLevel,
+    Recipe,
+    Sigmas,
+    UserError,
+    node,
+)
 from mezzotint_metrics.features import Features
 
-__all__ = ["denoiser_features", "embedding_features"]
+__all__ = ["classifier_logits", "denoiser_features", "embedding_features"]
 
 
 @node("metrics.denoiser_features", device=True)
@@ -69,6 +80,37 @@ def denoiser_features(
         handle.remove()
     name = f"{denoiser.source.uri} U-Net middle at time {level.time:g}, seed {seed}"
     return Features(torch.cat(seen), f"{name}, {denoiser.source.fingerprint[:12]}")
+
+
+@node("metrics.classifier_logits", device=True)
+def classifier_logits(
+    ctx: Context,
+    classifier: Recipe,
+    image: Image,
+    *,
+    batch: Annotated[int, Field(ge=1, le=4096)] = 64,
+) -> Features:
+    """A classifier's logits of pictures, for metrics.inception_score.
+
+    classifier: any model that, realised, is called with (x, level) and gives logits, [B, classes]; those of noisy
+        pictures are told that these have no noise.
+    image: [B, H, W, C] of the size that it reads; image.resize makes it.
+    batch: pictures at once.
+    Raises: UserError: no picture, or a size that it does not read.
+    """
+    import torch
+
+    if image.data.ndim != 4 or not len(image.data):
+        raise UserError(f"metrics.classifier_logits: wanted pictures [B, H, W, C], got {list(image.data.shape)}")
+    model = ctx.realise(classifier)
+    x = image.data.to(ctx.device).float().movedim(-1, 1) * 2 - 1
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(x), batch):
+            found.append(model(x[start : start + batch], NoiseLevel(1.0, 0.0, 0.0)).float())
+            ctx.progress(min(start + batch, len(x)), len(x))
+    name = f"{classifier.source.uri} logits, {classifier.source.fingerprint[:12]}"
+    return Features(torch.cat(found), name)
 
 
 @node("metrics.embedding_features")

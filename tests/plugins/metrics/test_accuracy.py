@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mezzotint import Conditioning, Denoiser, Image, Latents, Sigmas, Source, UserError
+from mezzotint import Conditioning, Denoiser, Image, Latents, Recipe, Sigmas, Source, UserError
 from mezzotint.testing import check_node, fake_context, tiny_denoiser
 from mezzotint_metrics.accuracy import prompt_accuracy
-from mezzotint_metrics.extraction import denoiser_features, embedding_features
+from mezzotint_metrics.extraction import classifier_logits, denoiser_features, embedding_features
 from mezzotint_smallworld.nodes import pictures
 
 
@@ -95,3 +95,25 @@ def test_embeddings_become_features_and_a_missing_one_is_refused():
     assert check_node(embedding_features, conditioning=Conditioning(pooled=pooled))["features"].data is pooled
     with pytest.raises(UserError, match="no pooled embedding"):
         embedding_features(Conditioning())
+
+
+def test_a_classifier_is_shown_clean_pictures_from_minus_one_to_one_in_order():
+    seen = []
+
+    def classifier(x, level):
+        seen.append((x, level))
+        return x.mean(dim=(2, 3)) @ torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+
+    ctx = fake_context(loaders={"classifier": lambda recipe, ctx: classifier})
+    recipe = Recipe(Source("bundled:some", "", "0123456789abcdef"), "classifier")
+    colours = torch.linspace(0, 1, 15).reshape(5, 1, 1, 3).expand(5, 4, 4, 3).contiguous()
+    got = classifier_logits(ctx, recipe, Image(colours), batch=2)
+    torch.testing.assert_close(got.data, colours[:, 0, 0, :2] * 2 - 1)
+    assert got.network == "bundled:some logits, 0123456789ab"
+    assert [len(x) for x, _ in seen] == [2, 2, 1]
+    assert all((level.alpha, level.sigma, level.time) == (1.0, 0.0, 0.0) for _, level in seen)
+
+
+def test_no_picture_has_no_logits():
+    with pytest.raises(UserError, match=r"wanted pictures \[B, H, W, C\], got \[0, 4, 4, 3\]"):
+        classifier_logits(fake_context(), Recipe(Source("", "", ""), "x"), Image(torch.zeros(0, 4, 4, 3)))
