@@ -16,7 +16,14 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.layout import read_boxes
-    from mezzotint_models.networks import build_network, pack_network, part_of, parts_of, start_network
+    from mezzotint_models.networks import (
+        build_network,
+        pack_network,
+        part_of,
+        parts_of,
+        register_network,
+        start_network,
+    )
     from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "recipe_for",
     "record_of",
     "register_loaders",
+    "register_network",
     "register_nodes",
     "register_ports",
     "resolve_source",
@@ -48,6 +56,7 @@ _HOME = {
     "read_boxes": "layout",
     "recipe_for": "packed",
     "record_of": "packed",
+    "register_network": "networks",
     "start_network": "networks",
 }
 

@@ -141,7 +141,9 @@ class _Watch:
             if call.size is None:
                 raise UserError(f"self-attention guidance: the tokens of {call.site.name!r} are no picture")
             scale = call.query.shape[-1] ** -0.5 if call.scale is None else call.scale
-            logits = call.query[:rows].float() @ call.key[:rows].float().transpose(-1, -2) * scale
+            # Of a joint layer's keys, the last ones are the places.
+            key = call.key[:rows, :, -call.query.shape[2] :]
+            logits = call.query[:rows].float() @ key.float().transpose(-1, -2) * scale
             attention = logits.softmax(-1).mean(1).sum(1)  # [B * F, M]: the mean over places is 1
             self.found = attention.view(-1, *call.size)
         return attend(call)
@@ -158,11 +160,11 @@ class _Watch:
 
 
 def chosen_sites(model: Any, layers: Sequence[str]) -> list[AttentionSite]:
-    """The self-attention sites whose names begin with one of `layers`.
+    """The self-attention sites whose names begin with one of `layers`; joint ones, of text and places, are such.
 
     Raises: UserError: the model has no sites, or none of those.
     """
-    sites = [site for site in getattr(model, "attention_sites", ()) if site.kind == "self"]
+    sites = [site for site in getattr(model, "attention_sites", ()) if site.kind in ("self", "joint")]
     if not sites:
         raise UserError("attention guidance needs a denoiser with self-attention; this one has none that is known")
     found = [site for site in sites if site.name.startswith(tuple(layers))]
@@ -175,8 +177,8 @@ def chosen_sites(model: Any, layers: Sequence[str]) -> list[AttentionSite]:
 
 
 def _own_place(call: AttentionCall, attend: Attend) -> Tensor:
-    """Identity in place of the attention map: each place reads its own value."""
-    return call.value
+    """Identity in place of the attention map: each place reads its own value, and a joint layer's no text."""
+    return call.value[:, :, -call.query.shape[2] :]
 
 
 def _away_from(given: Prediction, worse: Tensor, scale: float) -> Prediction:
