@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 if_triton = $(BIN)/python -c "import triton" || { echo "No Triton here: the kernels are not interpreted."; exit 0; };
 INTERPRETED := MEZZOTINT_KERNELS=interpret $(BIN)/python -m pytest -q tests/kernels/interpreted
 
-.PHONY: demo test lint types slow docs kernels parity bench clean
+.PHONY: demo test lint types slow docs kernels parity gallery results bench clean
 
 demo: $(READY)
 	$(BIN)/mezzotint run graphs/text_to_image.json --prompt "$(or $(PROMPT),a large red circle on a white background)"
@@ -38,6 +38,14 @@ kernels: $(READY)
 # Samplers beside diffusers' and k-diffusion's.
 parity: $(READY)
 	$(BIN)/python benchmarks/parity.py --write docs/parity.md
+
+# Runs every system's graph as shipped, for an hour on one core; `python docs/gallery.py NAME` runs one.
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
+
+# The systems beside each other, with more captions than the leaderboard's graph has by default.
+results: $(READY)
+	$(BIN)/python docs/results.py
 
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
