@@ -76,6 +76,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         condition_on_trained_text,
         diffusion,
     )
+    from mezzotint_training.events import events
     from mezzotint_training.first_stage import first_stage
     from mezzotint_training.label_conditioners import condition_on_class_token, condition_on_layout
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
@@ -87,7 +88,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     for function in (condition_on_class_token, condition_on_layout, tune):
         register(function)
-    for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text):
+    for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text, events):
         register(function)
     for function in (noisy_classifier, noised_clip):
         register(function)
@@ -113,12 +114,14 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.conditioners import LabelConditioner, TextConditioner, TrainedTextConditioner
     from mezzotint_training.contrastive import ContrastiveObjective
     from mezzotint_training.diffusion import DiffusionObjective
+    from mezzotint_training.events import EventLog, write_events
     from mezzotint_training.first_stage import FirstStage
     from mezzotint_training.label_conditioners import ClassTokenConditioner, LayoutConditioner
     from mezzotint_training.noisy import NoisedClipObjective, NoisyClassifierObjective
     from mezzotint_training.objective import Objective
     from mezzotint_training.tuning import TuningObjective
 
+    register(EventLog, suffix="tfevents", media_type="application/octet-stream", writer=write_events)
     register(Checkpoint, suffix="safetensors", media_type="application/octet-stream", writer=write_checkpoint)
     for kind in (Conditioner, DiffusionObjective, LabelConditioner, TextConditioner, TrainedTextConditioner):
         register(kind)
