@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mezzotint import Conditioning, Denoiser, Image, Latents, NoiseLevel, Source, UserError, Weights
+from mezzotint import Conditioning, Denoiser, Image, Latents, NoiseLevel, PluginError, Source, UserError, Weights
 from mezzotint_image.tensors import write_weights
-from mezzotint_models import build_network, pack_network, part_of, parts_of
+from mezzotint_models import build_network, pack_network, part_of, parts_of, register_network
 from mezzotint_models.architecture import unet
 from mezzotint_models.autoencoder import autoencoder
 from mezzotint_models.denoiser import denoiser
@@ -423,3 +423,33 @@ def test_what_is_no_picture_is_refused():
     with pytest.raises(UserError, match=r"wanted \[B, 3, H, W\]"):
         to_image(Latents(torch.zeros(1, 4, 4, 4), space="pixels"))
     assert to_image(Latents(torch.full((1, 3, 2, 2), 9.0), space="pixels")).data.max() == 1
+
+
+# --- a plugin's own ---
+
+
+class Halved(torch.nn.Module):
+    """A denoiser that says of x that half of it is noise, times a number that it learns."""
+
+    def __init__(self, *, start: float = 0.5) -> None:
+        super().__init__()
+        self.config = {"start": start}
+        self.factor = torch.nn.Parameter(torch.tensor(start))
+
+    def forward(self, x, time, conditioning):
+        return self.factor * x
+
+
+def test_a_plugin_s_own_network_is_a_denoiser_by_its_registered_name(ctx, architecture, monkeypatch):
+    monkeypatch.setattr("mezzotint_models.networks.NETWORKS", dict(NETWORKS))
+    with pytest.raises(UserError, match="Halved is no network that a file can hold"):
+        pack_network(Halved())
+    register_network("mine.halved", f"{__name__}:Halved")
+    register_network("mine.halved", f"{__name__}:Halved")
+    with pytest.raises(PluginError, match=r"two networks are called 'mine\.halved'"):
+        register_network("mine.halved", "elsewhere:Other")
+    model = ctx.realise(denoiser(pack_network(Halved(start=0.25), denoiser=architecture.record())))
+    assert torch.equal(model.predict(X, LEVEL, None).combined(), X * 0.25)
+    assert model.attention_sites == ()
+    with pytest.raises(UserError, match="no attention that could be changed"):
+        model.inject(lambda call, attend: attend(call), ())
