@@ -12,11 +12,11 @@ __all__ = ["register_nodes", "register_ports"]
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
-    from mezzotint_families import cost, nodes
+    from mezzotint_families import cost, nodes, vanishing
 
     for function in (
         nodes.vae, nodes.realnvp, nodes.vqvae, nodes.gan, nodes.wgan,
-        nodes.sample, nodes.interpolate, nodes.reconstruct, cost.cost, cost.time,
+        nodes.sample, nodes.interpolate, nodes.reconstruct, cost.cost, cost.time, vanishing.vanishing,
     ):  # fmt: skip
         register(function)
 
