@@ -6,7 +6,7 @@ Radford et al. 2021, "Learning transferable visual models from natural language 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,13 +33,15 @@ class ContrastiveObjective(Objective):
     text_layers: int = 3
     heads: int = 4
     embedding: int = 64
+    locked: Literal["none", "text", "image"] = "none"
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> ContrastiveTask:
         from mezzotint_training.contrastive_task import ContrastiveTask
         from mezzotint_training.pairs import PairBatches
 
         pairs = PairBatches(reader, self.size, batch, seed)
-        return ContrastiveTask(self.config(len(pairs.tokenizer), pairs.tokenizer.model_max_length), pairs)
+        config = self.config(len(pairs.tokenizer), pairs.tokenizer.model_max_length)
+        return ContrastiveTask(config, pairs, self.locked)
 
     def config(self, vocabulary: int, length: int) -> dict[str, Any]:
         """The settings of transformers' CLIPModel."""
@@ -68,6 +70,7 @@ def contrastive(
     text_layers: Count = 3,
     heads: Count = 4,
     embedding: Count = 64,
+    locked: Literal["none", "text", "image"] = "none",
 ) -> ContrastiveObjective:
     """CLIP: in a batch, each picture finds its caption among all captions, and each caption its picture.
 
@@ -81,6 +84,7 @@ def contrastive(
     text_width, text_layers: of the text tower.
     heads: of the attention in both.
     embedding: width of the common space.
-    Source: Radford et al. 2021, section 2.3.
+    locked: a tower that stays as `init` has it, with its projection, while the other learns.
+    Source: Radford et al. 2021, section 2.3; Zhai et al. 2022 ("LiT") for a locked tower.
     """
-    return ContrastiveObjective(size, patch, width, layers, text_width, text_layers, heads, embedding)
+    return ContrastiveObjective(size, patch, width, layers, text_width, text_layers, heads, embedding, locked)

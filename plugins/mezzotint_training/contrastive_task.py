@@ -25,11 +25,14 @@ MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 class ContrastiveTask(Task):
     """CLIP in training. Figures: top1, how many pictures find their caption in the batch; scale."""
 
-    def __init__(self, config: dict[str, Any], pairs: PairBatches) -> None:
+    def __init__(self, config: dict[str, Any], pairs: PairBatches, locked: str = "none") -> None:
         from transformers import CLIPConfig, CLIPModel
 
         self.config, self.pairs = config, pairs
         self.clip = CLIPModel(CLIPConfig(**config, logit_scale_init_value=math.log(1 / 0.07)))
+        stays = {"text": ("text_model", "text_projection"), "image": ("vision_model", "visual_projection")}
+        for name in stays.get(locked, ()):
+            self.clip.get_submodule(name).requires_grad_(False)
         self.modules: dict[str, nn.Module] = {"clip": self.clip}
         self.parts = (Part("clip", ("clip",)),)
 

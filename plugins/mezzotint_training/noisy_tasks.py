@@ -82,7 +82,7 @@ class NoisyTask(Task):
         for quarter in range(4):
             loss, figures = self.judged(self.answers(rows, generator, quarter / 4, (quarter + 1) / 4), rows)
             losses.append(loss.item())
-            found |= {f"{name}{quarter}": value.item() for name, value in figures.items()}
+            found |= {f"{name}_{quarter}": value.item() for name, value in figures.items()}
         return {"loss": sum(losses) / 4, **found}
 
     def record(self) -> dict[str, Any]:
