@@ -58,6 +58,7 @@ def sigmas(
     table: Literal["sd1", "sdxl", "svd"] = "sd1",
     shift: Positive | None = None,
     shift_by_size: Literal["flux", "root"] | None = None,
+    end: Literal["clean", "trained"] = "clean",
 ) -> Sigmas:
     """The noise levels of a sampling run, from the forward process of the denoiser's training.
 
@@ -83,6 +84,8 @@ def sigmas(
     shift: of a flow model, in place of its own; above 1 spends more steps on noise.
     shift_by_size: of a flow model, the shift for the size of the latents: root is (size / trained
         size)^(1/2), flux is that of Flux.
+    end: clean is without noise; trained is the cleanest level of the model's training, where Stable
+        Diffusion's own DDIM stops.
 
     Source: each schedule's is in its function's docstring, in mezzotint_sampling.sigmas.
     Raises: UserError: options that contradict each other, the schedule or the model.
@@ -97,7 +100,9 @@ def sigmas(
     options = Options(
         rho=rho, sigma_min=sigma_min, sigma_max=sigma_max, alpha=alpha, beta=beta, threshold=threshold, table=table
     )
-    return make_sigmas(denoiser.schedule, steps, schedule, spacing, denoise, offset, shift=shift, options=options)
+    return make_sigmas(
+        denoiser.schedule, steps, schedule, spacing, denoise, offset, shift=shift, options=options, end=end
+    )
 
 
 @node("sampling.noise", version=1)
@@ -131,15 +136,16 @@ def empty_latents(
     denoiser: Denoiser | None = None,
     autoencoder: Autoencoder | None = None,
     *,
-    width: Side = 512,
-    height: Side = 512,
+    width: Side | None = 512,
+    height: Side | None = 512,
     batch: Annotated[int, Field(ge=1, le=4096)] = 1,
     frames: Annotated[int, Field(ge=1, le=4096)] | None = None,
 ) -> Latents:
     """Latents that hold no picture, all zero: a sampler starts from noise alone.
 
     denoiser, autoencoder: one of them, whose latents they are to be.
-    width, height: of the decoded pictures, in pixels; multiples of the model's downscale.
+    width, height: of the decoded pictures, in pixels; multiples of the model's downscale. Null is the side that
+        the denoiser was trained at.
     batch: how many.
     frames: makes clips, [B, C, F, H, W]; null makes pictures, [B, C, H, W].
 
@@ -150,6 +156,7 @@ def empty_latents(
     model = denoiser if denoiser is not None else autoencoder
     if model is None:
         raise UserError("empty latents need a denoiser or an autoencoder; got neither")
+    width, height = (_trained_side(denoiser) if side is None else side for side in (width, height))
     for side, size in (("width", width), ("height", height)):
         if size % model.downscale:
             near = max(1, round(size / model.downscale)) * model.downscale
@@ -160,6 +167,12 @@ def empty_latents(
     clip = () if frames is None else (frames,)
     shape = (batch, model.channels, *clip, height // model.downscale, width // model.downscale)
     return Latents(data=torch.zeros(shape), space=model.space, downscale=model.downscale)
+
+
+def _trained_side(denoiser: Denoiser | None) -> int:
+    if denoiser is None:
+        raise UserError("empty latents without a size take it from the denoiser, and there is none")
+    return denoiser.sample_size * denoiser.downscale
 
 
 @node("sampling.guide", version=1)

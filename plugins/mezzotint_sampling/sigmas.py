@@ -1,6 +1,6 @@
 """Which noise levels a sampling run visits.
 
-Each function gives the evaluated levels, noisiest first; `make_sigmas` adds the clean end (1, 0).
+Each function gives the evaluated levels, noisiest first; `make_sigmas` adds the end, by default clean (1, 0).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ScheduleName = Literal[
     "linear_quadratic", "align_your_steps",
 ]  # fmt: skip
 Spacing = Literal["leading", "linspace", "trailing"]
+End = Literal["clean", "trained"]
 
 _MOST_LEVELS = 100_000
 """Of the schedule whose end is run; more take longer to work out than a picture."""
@@ -59,8 +60,9 @@ def make_sigmas(
     *,
     shift: float | None = None,
     options: Options | None = None,
+    end: End = "clean",
 ) -> Sigmas:
-    """The noise levels of a run of `steps` steps, the clean end included.
+    """The noise levels of a run of `steps` steps, its end included.
 
     denoise: below 1, only the last part of a longer schedule is run, for image to image: the last
         `steps` steps of int(steps / denoise). So a run has the number of steps asked for, as in
@@ -68,6 +70,8 @@ def make_sigmas(
         instead, which is `steps=int(steps * strength), denoise=strength` here.
     shift: of a flow model, in place of the schedule's own.
     spacing, offset, options: of some schedules; see each.
+    end: clean is no noise at all; trained the cleanest level of the training steps, as Stable
+        Diffusion's own samplers end (diffusers' `set_alpha_to_one=False`).
     Raises: UserError: what is out of range, or does not belong to the schedule or the model.
     """
     if steps < 1:
@@ -85,7 +89,13 @@ def make_sigmas(
             f"wanted at most {_MOST_LEVELS}: use a larger denoise, or fewer steps"
         )
     levels = _SCHEDULES[name](_with_shift(schedule, shift), total, chosen)
-    kept = [*levels[-steps:], Level(1.0, 0.0, 0.0)]
+    last = Level(1.0, 0.0, 0.0) if end == "clean" else level_at(schedule, 0.0)
+    if levels[-1].sigma <= last.sigma:
+        raise UserError(
+            "end 'trained' is the cleanest level of the training steps, where this schedule's last step starts "
+            "already; take end 'clean', or spacing 'leading' with an offset"
+        )
+    kept = [*levels[-steps:], last]
     alphas, sigmas, times = zip(*kept, strict=True)
     return Sigmas(alphas=alphas, sigmas=sigmas, times=times)
 

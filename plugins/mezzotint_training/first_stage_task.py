@@ -17,6 +17,7 @@ from mezzotint_training.codebook_start import CodeUse, perplexity, start_codeboo
 from mezzotint_training.epochs import rows
 from mezzotint_training.objective import Part, Task
 from mezzotint_training.patch_critic import PatchCritic, adaptive_weight, hinge
+from mezzotint_training.pictures import sheet_of
 
 if TYPE_CHECKING:
     from mezzotint import Context
@@ -145,7 +146,9 @@ class FirstStageTask(Task):
             self.modules["use"] = self.use = CodeUse(model.config.num_vq_embeddings)
             self.lost: tuple[Tensor, Tensor] | None = None
         if objective.adversarial:
-            self.modules["critic"] = self.critic = PatchCritic(objective.critic_channels)
+            # Three halvings for 64 pixels and more, as published; a small picture has room for fewer.
+            layers = max(1, min(3, int(np.log2(min(pictures.shape[:2]))) - 3))
+            self.modules["critic"] = self.critic = PatchCritic(objective.critic_channels, layers)
             self.parts += (Part("critic", ("critic",), optimiser={"betas": (0.5, 0.9), "weight_decay": 0.0}),)
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, Tensor]:
@@ -226,12 +229,10 @@ class FirstStageTask(Task):
     @torch.no_grad()
     def sheet(self, generator: torch.Generator) -> Image:
         """Held-out pictures, and what comes back of them, row by row."""
-        from mezzotint_training.nodes import _grid
-
         wanted = to_model(self.pictures.held_out(16)).to(self._device())
         made = self._decode(self.bottleneck(wanted, None)[0])
         pairs = [torch.cat((wanted[i : i + 8], made[i : i + 8])) for i in range(0, len(wanted), 8)]
-        return _grid(torch.cat(pairs).cpu(), min(8, len(wanted)))
+        return sheet_of(torch.cat(pairs) / 2 + 0.5, columns=min(8, len(wanted)))
 
     @torch.no_grad()
     def encoded(self) -> Tensor:

@@ -33,7 +33,7 @@ def tune(
     conditioner: Conditioner,
     autoencoder: Autoencoder | None = None,
     *,
-    layers: Annotated[list[str], Field(min_length=1)] = ["attn2", "add_embedding", "norm"],  # noqa: B006
+    layers: Annotated[list[str], Field(min_length=1)] = ["attn2"],  # noqa: B006
     weighting: Literal["simple", "min_snr", "p2"] = "simple",
     gamma: Annotated[float, Field(gt=0, le=1e6)] | None = None,
     drop: Share = 0.1,
