@@ -11,6 +11,7 @@ import pytest
 import mezzotint_training
 from mezzotint import UserError
 from mezzotint.testing import check_node, fake_context
+from mezzotint_training import Pictures
 from mezzotint_training.bundled_pictures import TileReader, digits, emoji
 
 DATA = Path(mezzotint_training.__file__).parent / "data"
@@ -53,6 +54,13 @@ def test_groups_are_taken_alone_with_labels_of_their_own():
     assert reader.label_names == ("food", "places")
     assert made.length == len(reader) < 1026
     assert {reader[i]["label"] for i in range(len(reader))} == {0, 1}
+
+
+def test_trainers_get_their_batches():
+    for made in (digits(size=8), emoji(size=8)):
+        batch = Pictures(opened(made), 8, 4, 0).batch(0, 0)
+        assert batch.shape == (4, 3, 8, 8)
+        assert len(batch.unique()) > 4
 
 
 def test_the_background_is_what_is_asked_for():

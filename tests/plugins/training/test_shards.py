@@ -8,10 +8,12 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mezzotint import Source, UserError
 from mezzotint.testing import check_node, fake_context
+from mezzotint_training import Pictures
 from mezzotint_training.shards import shards
 from mezzotint_training.tar_index import samples_of
 
@@ -92,6 +94,13 @@ def test_items_are_read_when_they_are_asked_for(folder):
     (folder / "a.tar").unlink()
     with pytest.raises(UserError, match=r"a\.tar: cannot be read any more"):
         reader[0]
+
+
+def test_trainers_get_their_batches(tmp_path):
+    reader = opened(tar(tmp_path / "a.tar", [(f"{i}.png", png(i)) for i in range(12)]))
+    batches = torch.cat([Pictures(reader, 8, 4, 0).batch(step, 0) for step in range(3)])
+    assert set(batches[:, 0, 0, 0].tolist()) <= set(range(11))  # the last tenth is held out
+    assert batches.shape == (12, 3, 8, 8)
 
 
 def test_a_folder_without_archives_is_refused(tmp_path):
