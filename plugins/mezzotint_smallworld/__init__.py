@@ -22,8 +22,9 @@ SOURCE = "bundled:smallworld"
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_smallworld.nodes import check, dataset, pictures
+    from mezzotint_smallworld.things import check_things
 
-    for function in (pictures, dataset, check):
+    for function in (pictures, dataset, check, check_things):
         register(function)
 
 
