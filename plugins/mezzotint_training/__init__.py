@@ -79,6 +79,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.events import events
     from mezzotint_training.first_stage import first_stage
     from mezzotint_training.label_conditioners import condition_on_class_token, condition_on_layout
+    from mezzotint_training.latent_start import start_from_latents
+    from mezzotint_training.mixture import mix
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
     from mezzotint_training.noisy import noised_clip, noisy_classifier
     from mezzotint_training.picture_folder import pictures
@@ -90,9 +92,9 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text, events):
         register(function)
-    for function in (noisy_classifier, noised_clip):
+    for function in (noisy_classifier, noised_clip, start_from_latents):
         register(function)
-    for function in (shards, digits, emoji):
+    for function in (shards, digits, emoji, mix):
         register(function)
     for function in (train, pictures, text_encoder, autoencoder, denoiser, checkpoint, contrastive, first_stage):
         register(function)
@@ -100,8 +102,9 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
-    from mezzotint_training import bundled_pictures, picture_folder, shards
+    from mezzotint_training import bundled_pictures, mixture, picture_folder, shards
 
+    register(mixture.READER, mixture.open_mixture)
     register(picture_folder.READER, picture_folder.open_pictures)
     register(shards.READER, shards.open_shards)
     register(bundled_pictures.READER, bundled_pictures.open_tiles)
@@ -117,6 +120,7 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.events import EventLog, write_events
     from mezzotint_training.first_stage import FirstStage
     from mezzotint_training.label_conditioners import ClassTokenConditioner, LayoutConditioner
+    from mezzotint_training.latent_text import DecoderTraining, LatentTraining, TextTraining
     from mezzotint_training.noisy import NoisedClipObjective, NoisyClassifierObjective
     from mezzotint_training.objective import Objective
     from mezzotint_training.tuning import TuningObjective
@@ -126,6 +130,8 @@ def register_ports(register: Callable[..., None]) -> None:
     for kind in (Conditioner, DiffusionObjective, LabelConditioner, TextConditioner, TrainedTextConditioner):
         register(kind)
     register(Objective)
+    for kind in (TextTraining, DecoderTraining, LatentTraining):
+        register(kind)
     for kind in (ContrastiveObjective, NoisyClassifierObjective, NoisedClipObjective):
         register(kind)
     for kind in (FirstStage, ClassTokenConditioner, LayoutConditioner, TuningObjective):

@@ -90,8 +90,9 @@ class DecoderObjective:
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
         wanted = to_model(batch)
         latents = self.encode(wanted)
-        spread = self.noise * torch.rand(len(latents), 1, 1, 1, generator=generator)
-        latents = latents + spread * torch.randn(latents.shape, generator=generator)
+        device = latents.device
+        spread = self.noise * torch.rand(len(latents), 1, 1, 1, generator=generator, device=device)
+        latents = latents + spread * torch.randn(latents.shape, generator=generator, device=device)
         latents = latents.contiguous(memory_format=torch.channels_last)
         error = self.model.decode(latents).sample - wanted
         square = error.square().mean()

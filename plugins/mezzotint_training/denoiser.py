@@ -97,19 +97,21 @@ class DenoiserObjective:
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """[count] int64, one in each of `count` equal parts of the range (stratified)."""
-        base = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        focused = torch.rand(count, generator=generator) < self.focus
+        device = generator.device
+        base = torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)
+        base = base / count
+        focused = torch.rand(count, generator=generator, device=device) < self.focus
         middle = self.low + base * (self.high - self.low)
         return torch.where(focused, middle, base * len(self.alpha)).long()
 
     def loss(self, batch: LatentBatch, generator: torch.Generator) -> tuple[Tensor, Figures]:
         clean, ids = batch
-        count = len(clean)
-        dropped = torch.rand(count, generator=generator) < self.drop
-        ids = torch.where(dropped[:, None], self.empty_ids, ids)
+        count, device = len(clean), clean.device
+        dropped = torch.rand(count, generator=generator, device=device) < self.drop
+        ids = torch.where(dropped[:, None], self.empty_ids.to(device), ids)
         times = self.times(count, generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        alpha, sigma = (table[times, None, None, None] for table in (self.alpha, self.sigma))
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        alpha, sigma = (table.to(device)[times, None, None, None] for table in (self.alpha, self.sigma))
         noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
         words = self.text(ids).last_hidden_state
         output = self.unet(noisy, times, words).sample

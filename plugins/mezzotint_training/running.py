@@ -15,7 +15,7 @@ from mezzotint_training.figures import Diverged, Means
 from mezzotint_training.randomness import step_generator
 from mezzotint_training.trainer import Trainer
 
-__all__ = ["Session", "train"]
+__all__ = ["Session"]
 
 Row = dict[str, float]
 
@@ -141,20 +141,3 @@ class Session:
         self._means, self._best = Means(state["means"]), dict(state["best"])
         self._best_loss, self._since = float(state["best_loss"]), int(state["since"])
         self._kept_step = self.trainer.step
-
-
-def train(
-    ctx: Context,
-    trainer: Trainer,
-    *,
-    preview: Callable[[], Image] | None = None,
-    log_every: int = 50,
-) -> list[Row]:
-    """Run a trainer to its end and give its curve: mean figures of every `log_every` steps.
-
-    A run that is cancelled or killed goes on from the last state that it saved, and ends in the same bits.
-    `preview` is called with the averaged weights in the modules, and only if somebody looks.
-    """
-    session = Session(ctx, trainer, preview=preview, log_every=log_every)
-    session.run()
-    return session.curve

@@ -68,7 +68,8 @@ class TextObjective:
     def loss(self, batch: TextBatch, generator: torch.Generator) -> tuple[Tensor, Figures]:
         ids, classes = batch
         output = self.model(ids)
-        loss, right = torch.zeros(()), torch.ones(len(ids), dtype=torch.bool)
+        loss = output.pooler_output.new_zeros(())
+        right = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         for column, head in enumerate(self.heads):
             logits = head(output.pooler_output)
             loss = loss + functional.cross_entropy(logits, classes[:, column])
@@ -78,9 +79,9 @@ class TextObjective:
         return loss + noun_loss, figures
 
     def _noun_loss(self, ids: Tensor, classes: Tensor, states: Tensor) -> Tensor:
-        is_noun = torch.isin(ids, self.noun_ids)
+        is_noun = torch.isin(ids, self.noun_ids.to(ids.device))
         second = is_noun & (is_noun.cumsum(-1) == 2)
-        loss = torch.zeros(())
+        loss = states.new_zeros(())
         for mask, columns in zip((is_noun & ~second, second), self.noun_classes, strict=True):
             rows, places = mask.nonzero(as_tuple=True)
             if len(rows) == 0:

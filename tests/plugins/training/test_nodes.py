@@ -1,74 +1,104 @@
-"""The training nodes: they train, stop, go on in the same bits, and make a folder that diffusers loads."""
+"""A Stable-Diffusion-shaped model by its training nodes: it goes on in the same bits, and diffusers loads it."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 
-from mezzotint import Cancelled, Dataset, UserError, Weights
+import mezzotint_image
+from mezzotint import Cancelled, Dataset, Image, UserError, Weights
 from mezzotint.testing import fake_context
+from mezzotint_training import split
 from mezzotint_training.checkpoint import build, write_checkpoint
+from mezzotint_training.mixture import mix
 from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
+from mezzotint_training.train_node import train
 
-SCENES = Dataset(
-    reader="smallworld.scenes", config={"seed": 0, "things": None, "split": "train", "unnamed": 0.0}, length=24
-)
-TINY_TEXT = {"steps": 4, "batch": 4, "width": 16, "layers": 1, "heads": 2, "report_every": 2}
-TINY_AUTOENCODER = {"steps": 2, "batch": 2, "channels": [16, 16, 32], "fitted_on": 16, "report_every": 1}
-TINY_DENOISER = {"steps": 4, "batch": 4, "channels": [16, 32], "heads": 2, "report_every": 2}
+CONFIG = {"seed": 0, "things": None, "split": "train", "unnamed": 0.0}
+SCENES = Dataset(reader="smallworld.scenes", config=CONFIG, length=24)
+SMALL = {"steps": 2, "batch": 2, "report_every": 1}
+DENOISER = {"channels": [16, 32], "heads": 2}
+
+
+def trained(objective, ctx=None, dataset=SCENES, **more):
+    return train(ctx or fake_context(previews=False), objective, dataset, **{**SMALL, **more})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_charts():
+    with pytest.MonkeyPatch.context() as patch:
+        blank = Image(torch.zeros(1, 2, 2, 3))
+        patch.setattr(mezzotint_image, "draw_chart", lambda *a, **o: blank, raising=False)
+        yield
+
+
+def words_objective():
+    return text_encoder(width=16, layers=1, heads=2)
+
+
+def code_objective():
+    return autoencoder(channels=[16, 16, 32], fitted_on=16)
 
 
 @pytest.fixture(scope="module")
 def words():
-    return text_encoder(fake_context(), SCENES, **TINY_TEXT)
+    return trained(words_objective(), steps=4, batch=4)
 
 
 @pytest.fixture(scope="module")
 def code():
-    return autoencoder(fake_context(), SCENES, **TINY_AUTOENCODER)
+    return trained(code_objective())
 
 
 @pytest.fixture(scope="module")
-def trained(words, code):
-    return denoiser(fake_context(), [SCENES], code.weights, words.weights, **TINY_DENOISER)
+def whole(words, code):
+    return trained(denoiser(code.weights, words.weights, **DENOISER), optimiser="muon")
 
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def resumed(node, *inputs, **parameters):
-    """What a node gives that was cancelled at its first report and then run again with the state it saved."""
-    stopped = fake_context(cancel_at=1)
+def resumed(objective, **more):
+    """What training gives that was cancelled in its first step and then run again with the state it saved."""
+    stopped = fake_context(cancel_at=1, previews=False)
+    keep = stopped._services.save_state
+    stopped._services.save_state = lambda state: keep(copy.deepcopy(dict(state)))
     with pytest.raises(Cancelled):
-        node(stopped, *inputs, **parameters)
+        trained(objective, stopped, **more)
     assert stopped.states, "nothing was saved"
-    return node(fake_context(state=stopped.states[-1]), *inputs, **parameters)
+    return trained(objective, fake_context(state=stopped.states[-1], previews=False), **more)
 
 
 def test_a_stopped_text_encoder_goes_on_in_the_same_bits(words):
-    again = resumed(text_encoder, SCENES, **TINY_TEXT)
+    again = resumed(words_objective(), steps=4, batch=4)
     assert same(again.weights.tensors, words.weights.tensors)
-    assert again.report.data == words.report.data
+    assert again.report.data == words.report.data and "right" in again.report.data["curve"][0]
 
 
 def test_a_stopped_autoencoder_goes_on_in_the_same_bits(code):
-    again = resumed(autoencoder, SCENES, **TINY_AUTOENCODER)
-    assert same(again.weights.tensors, code.weights.tensors)
+    assert same(resumed(code_objective()).weights.tensors, code.weights.tensors)
 
 
-def test_a_stopped_denoiser_goes_on_in_the_same_bits(trained, words, code):
-    again = resumed(denoiser, [SCENES], code.weights, words.weights, **TINY_DENOISER)
-    assert same(again.unet.tensors, trained.unet.tensors)
-    assert same(again.text_encoder.tensors, trained.text_encoder.tensors)
-    assert again.report.data == trained.report.data
+def test_a_stopped_denoiser_goes_on_in_the_same_bits(whole, words, code):
+    again = resumed(denoiser(code.weights, words.weights, **DENOISER), optimiser="muon")
+    assert same(again.weights.tensors, whole.weights.tensors)
+    assert again.report.data == whole.report.data
 
 
-def test_training_changes_the_text_encoder_that_it_starts_from(trained, words):
-    assert not same(trained.text_encoder.tensors, words.weights.tensors)
+def test_training_changes_the_text_encoder_that_it_starts_from(whole, words):
+    text = split(whole.weights)["text_encoder"]
+    assert not same(text.tensors, words.weights.tensors)
+    assert text.meta["text_encoder"]["tokenizer"] == words.weights.meta["tokenizer"]
 
 
-def test_the_encoder_is_the_projection_that_was_fitted(code):
+def test_the_encoder_is_the_projection_that_was_fitted_and_only_the_decoder_learns(code):
+    more = trained(code_objective(), init=code.weights)
+    moved = {name.split(".")[0] for name, value in more.weights.tensors.items()
+             if not torch.equal(value, code.weights.tensors[name])}  # fmt: skip
+    assert moved == {"decoder", "post_quant_conv"}
     model = build(code.weights, "AutoencoderKL")
     pictures = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
@@ -78,16 +108,22 @@ def test_the_encoder_is_the_projection_that_was_fitted(code):
     assert torch.allclose(latents.flip(0), twice, atol=1e-4)
 
 
-def test_sheets_show_every_sample(trained, code):
-    assert trained.sheet.data.shape == (1, 2 * 66, 8 * 66, 3)
+def test_sheets_show_every_sample(whole, code):
+    assert whole.sheet.data.shape == (1, 2 * 66, 8 * 66, 3)
     assert code.sheet.data.shape == (1, 2 * 66, 8 * 66, 3)
 
 
-def test_the_checkpoint_is_a_folder_that_diffusers_loads(tmp_path, trained, code):
+def test_a_second_phase_starts_from_the_first(whole, words, code):
+    objective = denoiser(code.weights, words.weights, **DENOISER)
+    second = trained(objective, init=whole.weights, steps=1, learning_rate=1e-12, ema=0.0)
+    for name, value in whole.weights.tensors.items():
+        torch.testing.assert_close(second.weights.tensors[name], value, rtol=0, atol=1e-6)
+
+
+def test_the_checkpoint_is_a_folder_that_diffusers_loads(tmp_path, whole, code):
     from diffusers import StableDiffusionPipeline
 
-    value = checkpoint(code.weights, trained.text_encoder, trained.unet)
-    for name, content in write_checkpoint(value, None).items():
+    for name, content in write_checkpoint(checkpoint(code.weights, whole.weights), None).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -98,8 +134,70 @@ def test_the_checkpoint_is_a_folder_that_diffusers_loads(tmp_path, trained, code
     assert picture.shape == (64, 64, 3)
 
 
-def test_weights_of_another_model_are_refused_by_name(words):
+def test_weights_of_another_model_are_refused_by_name(words, code):
     with pytest.raises(UserError, match="wanted the weights of a AutoencoderKL, got those of CLIPTextModel"):
         build(words.weights, "AutoencoderKL")
     with pytest.raises(UserError, match="something unnamed"):
         build(Weights(tensors={}), "AutoencoderKL")
+    with pytest.raises(UserError, match="wanted the weights of a AutoencoderKL, got those of CLIPTextModel"):
+        denoiser(words.weights, words.weights)
+    with pytest.raises(UserError, match="the text encoder has no tokenizer"):
+        denoiser(code.weights, words.weights.replace(meta={}))
+    with pytest.raises(UserError, match="wanted the weights of several models"):
+        checkpoint(code.weights, words.weights)
+
+
+def test_a_data_set_that_does_not_say_what_its_captions_mean_is_refused():
+    class Plain:
+        def __len__(self):
+            return 20
+
+    ctx = fake_context(loaders={"tests.plain": lambda dataset, ctx: Plain()})
+    with pytest.raises(UserError, match="does not say what its captions mean"):
+        trained(words_objective(), ctx, Dataset("tests.plain", {}, 20))
+
+
+def numbered(name, length):
+    return Dataset("tests.numbered", {"name": name}, length)
+
+
+class Numbered:
+    def __init__(self, dataset, ctx):
+        self.name, self.length = dataset.config["name"], dataset.length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        assert 0 <= index < self.length
+        return {"caption": f"{self.name}{index}"}
+
+    def caption(self, index):
+        return self[index]["caption"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shares", "most"), [((500, 500), [3, 1], 666), ((30, 1000, 1000), None, 90), ((7, 5), [1, 1], 10)]
+)
+def test_a_mixture_has_its_shares_everywhere_no_item_twice_and_ends_with_its_first_part(lengths, shares, most):
+    mixed = mix([numbered(name, length) for name, length in zip("abc", lengths, strict=False)], shares=shares)
+    reader = fake_context(loaders={"tests.numbered": Numbered}).open_dataset(mixed)
+    captions = [reader.caption(i) for i in range(len(reader))]
+    assert captions == [reader[i]["caption"] for i in range(len(reader))]
+    assert len(set(captions)) == len(captions) == mixed.length
+    assert mixed.length == pytest.approx(most, abs=4) and reader.name == "a"
+    wanted = torch.tensor([float(s) for s in shares or [1] * len(lengths)])
+    for part in (captions, captions[: max(len(captions) // 3, 4)]):
+        found = torch.tensor([float(sum(text[0] == name for text in part)) for name in "abc"[: len(lengths)]])
+        torch.testing.assert_close(found / len(part), wanted / wanted.sum(), rtol=0, atol=2 / len(part) + 0.01)
+    with pytest.raises(IndexError):
+        reader[len(reader)]
+
+
+def test_a_mixture_of_nothing_or_with_other_shares_is_refused():
+    with pytest.raises(UserError, match="0 data sets and 0 shares"):
+        mix([])
+    with pytest.raises(UserError, match="2 data sets and 1 shares"):
+        mix([SCENES, SCENES], shares=[1.0])
+    with pytest.raises(UserError, match="at least one"):
+        mix([SCENES, SCENES], shares=[1.0, 1000.0])
