@@ -43,6 +43,7 @@ __all__ = [
     "register_ports",
     "resolve_source",
     "start_network",
+    "trunk_tensors",
 ]
 
 _HOME = {
@@ -58,6 +59,7 @@ _HOME = {
     "record_of": "packed",
     "register_network": "networks",
     "start_network": "networks",
+    "trunk_tensors": "shared",
 }
 
 
@@ -81,6 +83,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.packed import cast, load_weights
     from mezzotint_models.pixels import to_image, to_latents
     from mezzotint_models.prompt import encode_text
+    from mezzotint_models.shared import leave_out, put_back
     from mezzotint_models.text_encoders import text_encoder
     from mezzotint_models.tuned import tuned
 
@@ -90,7 +93,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (label_encoder, encode_labels, encode_layout, tuned):
         register(function)
-    for function in (unet, denoiser, autoencoder, load_weights, cast, to_latents, to_image):
+    for function in (unet, denoiser, autoencoder, load_weights, cast, leave_out, put_back, to_latents, to_image):
         register(function)
 
 

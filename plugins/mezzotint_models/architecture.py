@@ -52,6 +52,7 @@ class Architecture(Port):
 
 
 Width = Annotated[int, Field(ge=0, le=65536)]
+Head = Annotated[int, Field(ge=4, le=1024)]
 
 
 @node("models.unet")
@@ -63,7 +64,7 @@ def unet(
     channels: Annotated[list[Annotated[int, Field(ge=4, le=4096)]], Field(min_length=1, max_length=8)] = [48, 96],  # noqa: B006
     layers: Annotated[int, Field(ge=1, le=8)] = 1,
     plain_levels: Annotated[int, Field(ge=0, le=8)] = 1,
-    head_channels: Annotated[int, Field(ge=4, le=1024)] = 24,
+    head_channels: Head | Annotated[list[Head], Field(min_length=1, max_length=8)] = 24,
     attention: Literal["joint", "cross", "none"] = "none",
     context: Width = 0,
     pooled: Width = 0,
@@ -86,7 +87,7 @@ def unet(
     channels: of each level; each but the last is followed by a halving. Multiples of head_channels.
     layers: residual blocks in each level.
     plain_levels: how many levels, from the first, have no attention.
-    head_channels: of one attention head.
+    head_channels: of one attention head; one for each level, if they differ (not for "none").
     attention: joint lets places attend to text and to each other at once (GLIDE), cross in turn (latent
     diffusion), none only to each other (ADM).
     context: width of the tokens that joint and cross attention read.
@@ -133,7 +134,13 @@ def unet(
 
 
 def _check(
-    size: int, patch: int, channels: list[int], head_channels: int, attention: str, context: int, downscale: int
+    size: int,
+    patch: int,
+    channels: list[int],
+    head_channels: int | list[int],
+    attention: str,
+    context: int,
+    downscale: int,
 ) -> None:
     """Raises: UserError: settings that do not go together."""
     step = downscale * patch * 2 ** (len(channels) - 1)
@@ -142,7 +149,10 @@ def _check(
             f"models.unet: size {size} does not divide by {step}: the latents' downscale times the patch times "
             f"the {len(channels) - 1} halvings"
         )
-    odd = [width for width in channels if width % head_channels]
+    heads = head_channels if isinstance(head_channels, list) else [head_channels] * len(channels)
+    if len(heads) != len(channels) or (attention == "none" and isinstance(head_channels, list)):
+        raise UserError(f"models.unet: head_channels is one number, or one for each level; got {head_channels}")
+    odd = [width for width, head in zip(channels, heads, strict=True) if width % head]
     if odd:
         raise UserError(f"models.unet: channels must be multiples of head_channels {head_channels}, got {odd[0]}")
     if (attention == "none") != (context == 0):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mezzotint import Context, NoiseLevel, Recipe, Source, UserError, Weights, node
-from mezzotint_models.packed import Part, network_of, recipe_for, record_of
+from mezzotint import Context, NoiseLevel, NoiseSchedule, Recipe, Source, UserError, Weights, node
+from mezzotint_models.packed import Part, meta_of, network_of, recipe_for, record_of
 from mezzotint_models.weights import nbytes
 
 if TYPE_CHECKING:
@@ -44,10 +44,14 @@ class NoisyModel:
     """A realised network of noisy samples: model(x, level) gives [B, outputs] float32.
 
     Gradients flow to the samples; the weights are frozen.
+
+    schedule: of its training. It may guide a denoiser of another one: the same noise is another time there.
     """
 
-    def __init__(self, module: nn.Module, config: Mapping[str, Any]) -> None:
-        self.module, self.config = module, config
+    def __init__(
+        self, module: nn.Module, config: Mapping[str, Any], schedule: NoiseSchedule | None = None
+    ) -> None:
+        self.module, self.config, self.schedule = module, config, schedule
 
     @property
     def nbytes(self) -> int:
@@ -64,9 +68,21 @@ class NoisyModel:
                 f"{list(x.shape)}; it guides denoisers of this size"
             )
         parameter = next(self.module.parameters())
-        times = torch.tensor([level.time], dtype=torch.float32, device=parameter.device)
+        times = torch.tensor([self.time(level)], dtype=torch.float32, device=parameter.device)
         made: Tensor = self.module(x.to(parameter.device, parameter.dtype).contiguous(), times)
         return made.float()
+
+    def time(self, level: NoiseLevel) -> float:
+        """The time of its own schedule at which sigma / alpha is the level's, between two steps if need be."""
+        if self.schedule is None or self.schedule.kind == "flow":
+            return level.time
+        import numpy as np
+
+        from mezzotint_sampling import alphas_cumprod
+
+        products = alphas_cumprod(self.schedule)
+        place = 2 * (np.log(max(level.sigma, 1e-9)) - np.log(max(level.alpha, 1e-9)))
+        return float(np.interp(place, np.log1p(-products) - np.log(products), np.arange(len(products))))
 
 
 def load_classifier(recipe: Classifier, ctx: Context) -> NoisyModel:
@@ -74,4 +90,16 @@ def load_classifier(recipe: Classifier, ctx: Context) -> NoisyModel:
     network = network_of(recipe, ctx)
     if type(network).__name__ != "NoisyEncoder":
         raise UserError(f"{recipe.source.uri}: a {type(network).__name__} is no classifier of noisy pictures")
-    return NoisyModel(network, network.config)
+    return NoisyModel(network, network.config, schedule_in(record_of(meta_of(recipe), "classifier")))
+
+
+def schedule_in(record: Mapping[str, Any]) -> NoiseSchedule | None:
+    """The schedule that a record names, or None. Raises: UserError: it is damaged."""
+    from mezzotint_models.denoiser import schedule_of
+
+    if "schedule" not in record:
+        return None
+    try:
+        return schedule_of(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the record's schedule is damaged: {error!r}") from error

@@ -31,7 +31,7 @@ class ConditionedUNet(nn.Module):
     patch: a power of two. x is taken apart into patches of this side, one place each (Shi et al. 2016,
         backwards), and so are the side channels: the network works at H / patch, and nothing is averaged.
     channels, layers: of each level, and residual blocks in it. The first `plain_levels` have no attention.
-    head_channels: of one attention head.
+    head_channels: of one attention head, or of those of each level.
     attention: "joint": one softmax over text and places (GLIDE); "cross": transformer blocks with
         cross-attention (latent diffusion); "none": places among themselves (ADM; there diffusers
         has no normalisation before the one in the middle).
@@ -55,7 +55,7 @@ class ConditionedUNet(nn.Module):
         channels: Sequence[int] = (48, 96),
         layers: int = 1,
         plain_levels: int = 0,
-        head_channels: int = 24,
+        head_channels: int | Sequence[int] = 24,
         attention: Attention = "none",
         context: int = 0,
         pooled: int = 0,
@@ -70,7 +70,8 @@ class ConditionedUNet(nn.Module):
             raise ValueError(f"plain_levels {plain_levels} of {len(channels)} levels, patch {patch}")
         self.config: dict[str, Any] = {
             "in_channels": in_channels, "out_channels": out_channels, "patch": patch, "channels": list(channels),
-            "layers": layers, "plain_levels": plain_levels, "head_channels": head_channels,
+            "layers": layers, "plain_levels": plain_levels,
+            "head_channels": head_channels if isinstance(head_channels, int) else list(head_channels),
             "attention": attention, "context": context, "pooled": pooled, "classes": classes, "low_res": low_res,
             "level": level, "extra": extra, "groups": groups,
         }  # fmt: skip
@@ -220,11 +221,14 @@ def _network(config: dict[str, Any]) -> nn.Module:
         "class_embed_type": "identity" if told else None,
         "attention_head_dim": config["head_channels"],
     }
+    heads = config["head_channels"]
+    heads = [heads] * len(channels) if isinstance(heads, int) else heads
     if attention == "none":
         return UNet2DModel(**settings, downsample_type="resnet", upsample_type="resnet")
     if attention == "cross":
         # In these blocks diffusers' attention_head_dim is the number of heads.
-        settings["attention_head_dim"] = tuple(width // config["head_channels"] for width in channels)
+        heads = [width // head for width, head in zip(channels, heads, strict=True)]
+    settings["attention_head_dim"] = tuple(heads)
     return UNet2DConditionModel(**settings, cross_attention_dim=config["context"])
 
 

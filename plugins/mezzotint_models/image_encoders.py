@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from mezzotint import Conditioning, Context, Image, ImageEncoder, NoiseLevel, Source, UserError, Weights, node
-from mezzotint_models.classifiers import NoisyModel
+from mezzotint_models.classifiers import NoisyModel, schedule_in
 from mezzotint_models.clip_folder import FOLDER, folder_network, folder_record, is_folder
 from mezzotint_models.packed import Part, network_of, recipe_for, record_of
 from mezzotint_models.weights import nbytes
@@ -50,7 +50,8 @@ def _checked(record: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ValueError(f"size {size}, mean {mean}, std {deviation}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: the record 'image_encoder' is damaged: {error!r}") from error
-    return {"size": size, "mean": mean, "std": deviation, "noised": bool(record.get("noised"))}
+    found = {"size": size, "mean": mean, "std": deviation, "noised": bool(record.get("noised"))}
+    return {**found, "schedule": dict(record["schedule"])} if "schedule" in record else found
 
 
 @node("models.encode_image", device=True)
@@ -114,7 +115,7 @@ class NoisedImageTower(ImageTower):
 
     def __init__(self, network: Any, record: Mapping[str, Any]) -> None:
         super().__init__(network, record)
-        self.noisy = NoisyModel(network, network.config)
+        self.noisy = NoisyModel(network, network.config, schedule_in(record))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """As an ImageTower's: the pictures are samples without noise."""

@@ -35,6 +35,7 @@ class DiffusionObjective(Objective):
     low_res_noise: float = 0.0
     inpaint: bool = False
     focus: float = 0.0
+    frozen: tuple[str, ...] = ()
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> DiffusionTask:
         from mezzotint_training.diffusion_checks import check_settings

@@ -35,6 +35,7 @@ def diffusion(
     low_res_noise: Share = 0.0,
     inpaint: bool = False,
     focus: Share = 0.0,
+    frozen: list[str] | None = None,
 ) -> Objective:
     """Train a denoiser: eps, v or x0 as its noise schedule says (Ho et al. 2020; Salimans and Ho 2022).
 
@@ -54,12 +55,14 @@ def diffusion(
     low_res_noise: most noise on it, its level drawn per sample from 0 to this and told to the network.
     inpaint: tell the network a part of the picture: what is known times the mask, and the mask, 1 = keep.
     focus: share of times at sigma / alpha from 1 to 8, where outlines are decided; the others are uniform.
+    frozen: patterns of names of the network's parameters, such as "network.mid_block.*", that stay as they begin.
 
     Raises: UserError: settings that the architecture was not made for, when training starts.
     """
     return DiffusionObjective(
         architecture, conditioner, autoencoder, weighting=weighting, gamma=gamma, variance_weight=variance_weight,
         drop=drop, loss=loss, low_res=low_res, low_res_noise=low_res_noise, inpaint=inpaint, focus=focus,
+        frozen=tuple(frozen or ()),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mezzotint import Conditioning, Image, Weights
+from mezzotint import Conditioning, Image, UserError, Weights
 from mezzotint_training.diffusion_batches import hole_masks, small_levels, uniform
 from mezzotint_training.diffusion_checks import check_told
 from mezzotint_training.diffusion_sheet import draw_samples
@@ -42,6 +42,7 @@ class DiffusionTask(Task):
         self.objective, self.architecture, self.config = objective, made, made.config
         self.conditions, self.encoder = conditions, encoder
         self.unet = unet.to(memory_format=torch.channels_last)
+        freeze(self.unet, objective.frozen)
         self.modules = {"unet": self.unet, **(conditions.modules if conditions else {})}
         self.parts = (Part("denoiser", tuple(self.modules)),)
         self.process = Process(made.schedule)
@@ -188,3 +189,19 @@ class DiffusionTask(Task):
             with torch.no_grad():
                 told = self.conditions(self.held(1), dropped)
         check_told(told, self.config)
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Leave parameters as they are whose names fit a pattern. Raises: UserError: none does, or all do."""
+    from fnmatch import fnmatchcase
+
+    names = dict(network.named_parameters())
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            example = next(iter(names))
+            raise UserError(f"training.diffusion: frozen {pattern!r} fits no parameter, such as {example}")
+        for name in found:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise UserError("training.diffusion: frozen leaves nothing to train")
