@@ -93,8 +93,8 @@ def condition_on_known(latents: Latents, conditioning: Conditioning | None = Non
 def keep_known(denoiser: Denoiser, latents: Latents) -> Denoiser:
     """Put what is known into the clean picture that a denoiser predicts, at each step (inpainting).
 
-    Other than a mask in sampling.sample, which noises the known part anew at every level, this leaves the run's own
-    noise there, so that known and new parts fit together. Where it is known the result is exact: to the bit with
+    Other than a mask in sampling.sample, which noises the known part anew at every level, this leaves the run's
+    own noise there, so that known and new parts fit together. Where it is known the result is exact: to the bit with
     the sampler ddim.
 
     denoiser: the model, guided or not. Put it after guidance and thresholds.
