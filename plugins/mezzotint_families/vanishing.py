@@ -39,8 +39,8 @@ class Vanishing(NamedTuple):
 def vanishing(
     ctx: Context,
     *,
-    distances: Annotated[list[Distance], Field(min_length=1, max_length=100)] = [0.5, 1.0, 2.0, 3.0, 4.0],  # noqa: B006
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 300,
+    distances: Annotated[list[Distance], Field(min_length=1, max_length=100)] = [0.5, 1.0, 2.0, 4.0],  # noqa: B006
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 250,
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
 ) -> Vanishing:
     """Measure how critics judge two blobs that do not touch, and what they teach the one that should move.
