@@ -77,7 +77,9 @@ def read_tensors(path: Path, layout: str, part: str) -> dict[str, Tensor]:
     """
     if layout == "folder":
         found: dict[str, Tensor] = {}
-        for file in _folder_files(path / part):
+        # A language model is a folder of its own, without parts.
+        stem = "model" if part in ("", "text_encoder") else "diffusion_pytorch_model"
+        for file in _folder_files(path / part, stem):
             found.update(_read(file, ""))
         return found
     if layout == "packed":
@@ -93,9 +95,8 @@ def _read(path: Path, prefix: str) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in shapes if name.startswith(prefix)}
 
 
-def _folder_files(folder: Path) -> list[Path]:
+def _folder_files(folder: Path, stem: str) -> list[Path]:
     """A part's weight files: whole, half precision, or in shards named by an index."""
-    stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
             return [folder / name]
