@@ -11,6 +11,7 @@ import torch
 
 import mezzotint_image
 from mezzotint import Cancelled, Conditioning, Dataset, Image, UserError
+from mezzotint.testing import check_node
 from mezzotint_models import build_network, part_of
 from mezzotint_training import split
 from mezzotint_training.diffusion_batches import hole_masks, small_levels
@@ -320,3 +321,12 @@ def test_what_does_not_go_together_is_refused_before_training_and_says_what_to_d
     objective, config = ERRORS[message]()
     with pytest.raises(UserError, match=message):
         trained(objective, PICTURES.replace(config=config))
+
+
+def test_the_nodes_keep_what_every_node_promises():
+    labels = check_node(condition_on_labels, classes=3)["conditioner"]
+    check_node(condition_on_text, encoder=ENCODER)
+    check_node(condition_on_trained_text, **TEXT)
+    check_node(
+        diffusion, architecture=tiny(classes=3), conditioner=labels, autoencoder=AUTOENCODER, weighting="p2"
+    )

@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from mezzotint import Report, UserError
+from mezzotint.testing import check_node
 from mezzotint_training.events import crc32c, events, masked, write_events
 
 CURVE = [{"step": 50, "loss": 0.5, "norm": 1.25}, {"step": 100, "loss": 0.25, "norm": 1.0}]
@@ -40,6 +41,10 @@ def test_tensorboard_reads_every_figure_at_its_step(tmp_path):
     assert found == {
         "loss": [(50, 0.5), (100, 0.25)], "norm": [(50, 1.25), (100, 1.0)], "validation/loss": [(60, 0.375)],
     }  # fmt: skip
+
+
+def test_the_node_keeps_what_every_node_promises():
+    assert [row["step"] for row in check_node(events, report=REPORT)["event_log"].rows] == [50, 60, 100]
 
 
 def test_another_report_is_refused():

@@ -9,7 +9,7 @@ import torch
 
 import mezzotint_image
 from mezzotint import Cancelled, Dataset, Image, UserError, Weights
-from mezzotint.testing import fake_context
+from mezzotint.testing import check_node, fake_context
 from mezzotint_training import split
 from mezzotint_training.checkpoint import build, write_checkpoint
 from mezzotint_training.mixture import mix
@@ -201,3 +201,11 @@ def test_a_mixture_of_nothing_or_with_other_shares_is_refused():
         mix([SCENES, SCENES], shares=[1.0])
     with pytest.raises(UserError, match="at least one"):
         mix([SCENES, SCENES], shares=[1.0, 1000.0])
+
+
+def test_the_nodes_keep_what_every_node_promises(words, code, whole):
+    check_node(text_encoder, width=16)
+    check_node(autoencoder, channels=[16, 16, 32])
+    check_node(denoiser, autoencoder=code.weights, text_encoder=words.weights, **DENOISER)
+    check_node(checkpoint, autoencoder=code.weights, denoiser=whole.weights)
+    check_node(mix, datasets=[SCENES, SCENES], shares=[1.0, 2.0])
