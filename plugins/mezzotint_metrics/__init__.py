@@ -20,14 +20,14 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.inception import inception_features
     from mezzotint_metrics.kernel import kid
     from mezzotint_metrics.neighbours import precision_recall
-    from mezzotint_metrics.retrieval import rank, retrieval
+    from mezzotint_metrics.retrieval import best_of, rank, retrieval
     from mezzotint_metrics.score import inception_score
     from mezzotint_metrics.statistics import load_statistics, statistics
     from mezzotint_metrics.table import row, table
 
     seeing = (denoiser_features, classifier_logits, embedding_features, inception_features)
     figures = (fid, kid, inception_score, precision_recall, clip_score, retrieval, prompt_accuracy, bootstrap)
-    for function in (*seeing, statistics, load_statistics, *figures, rank, row, table):
+    for function in (*seeing, statistics, load_statistics, *figures, rank, best_of, row, table):
         register(function)
 
 

@@ -12,7 +12,7 @@ from mezzotint_metrics.features import Features, rows_of, same_network
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["rank", "retrieval"]
+__all__ = ["best_of", "rank", "retrieval"]
 
 
 class Ranked(NamedTuple):
@@ -36,21 +36,56 @@ def rank(image: Image, scores: Report, *, figure: str = "scores") -> Ranked:
     Raises: UserError: no such list of numbers, another number of them than of pictures, one that is not finite.
     Source: Ramesh et al. 2021, section 2.6 (the best of many samples by CLIP).
     """
-    import math
-
-    found = scores.data.get(figure)
-    if not isinstance(found, list | tuple) or not all(isinstance(value, int | float) for value in found):
-        have = ", ".join(sorted(scores.data)) or "nothing"
-        raise UserError(f"metrics.rank: the report has no list of numbers {figure!r}; it has {have}")
-    if len(found) != len(image.data):
-        raise UserError(f"metrics.rank: {len(found)} scores for {len(image.data)} pictures")
-    if broken := next((place for place, value in enumerate(found) if not math.isfinite(value)), None):
-        raise UserError(f"metrics.rank: score {broken} is {found[broken]}")
+    found = _scores("metrics.rank", scores, figure, len(image.data))
     order = sorted(range(len(found)), key=lambda place: -found[place])
     sorted_scores = [float(found[place]) for place in order]
     labels = [f"{score:.1f}" for score in sorted_scores]
     report = Report({"order": order, "scores": sorted_scores})
     return Ranked(Image(image.data[order].contiguous()), labels, report)
+
+
+@node("metrics.best_of")
+def best_of(images: list[Image], scores: list[Report], *, figure: str = "scores") -> Image:
+    """Of several pictures of each text the one with the highest score; of equal ones the first.
+
+    images: [B, H, W, C] each: picture i of each belongs to text i.
+    scores: for each of `images` a report with one number for each picture, such as metrics.clip_score gives.
+    figure: the name of these numbers in the reports.
+    Raises: UserError: no pictures, batches of other shapes, another number of reports, scores that do not fit.
+    Source: Ramesh et al. 2021, section 2.6.
+    """
+    import torch
+
+    if not images or len(images) != len(scores):
+        raise UserError(
+            f"metrics.best_of: wanted scores for each of some pictures, got {len(scores)} reports "
+            f"for {len(images)}"
+        )
+    shapes = sorted({tuple(image.data.shape) for image in images})
+    if len(shapes) > 1:
+        raise UserError(
+            f"metrics.best_of: wanted batches of one shape, got {', '.join(map(str, map(list, shapes)))}"
+        )
+    count = shapes[0][0]
+    found = [_scores("metrics.best_of", report, figure, count) for report in scores]
+    best = torch.tensor(found, dtype=torch.float64).argmax(dim=0)
+    return Image(torch.stack([image.data for image in images])[best, torch.arange(count)].contiguous())
+
+
+def _scores(node: str, report: Report, figure: str, count: int) -> list[float]:
+    """The finite numbers under `figure`, one for each picture."""
+    import math
+
+    found = report.data.get(figure)
+    if not isinstance(found, list | tuple) or not all(isinstance(value, int | float) for value in found):
+        have = ", ".join(sorted(report.data)) or "nothing"
+        raise UserError(f"{node}: the report has no list of numbers {figure!r}; it has {have}")
+    if len(found) != count:
+        raise UserError(f"{node}: {len(found)} scores for {count} pictures")
+    broken = next((place for place, value in enumerate(found) if not math.isfinite(value)), None)
+    if broken is not None:
+        raise UserError(f"{node}: score {broken} is {found[broken]}")
+    return [float(value) for value in found]
 
 
 @node("metrics.retrieval")

@@ -8,7 +8,7 @@ import torch
 from mezzotint import Image, Report, UserError
 from mezzotint.testing import check_node
 from mezzotint_metrics.features import Features
-from mezzotint_metrics.retrieval import rank, retrieval
+from mezzotint_metrics.retrieval import best_of, rank, retrieval
 
 
 def image_of(*values: float) -> Image:
@@ -28,6 +28,7 @@ def test_pictures_come_in_the_order_of_their_scores_and_equal_ones_stay() -> Non
         ({"scores": [1.0]}, "1 scores for 2 pictures"),
         ({"other": [1.0, 2.0]}, "no list of numbers 'scores'; it has other"),
         ({"scores": [1.0, float("nan")]}, "score 1 is nan"),
+        ({"scores": [float("inf"), 1.0]}, "score 0 is inf"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused(scores: dict, message: str) -> None:
@@ -65,3 +66,20 @@ def test_the_same_text_twice_is_found_by_both_of_its_pictures() -> None:
 def test_embeddings_that_cannot_be_compared_are_refused(text: Features, message: str) -> None:
     with pytest.raises(UserError, match=message):
         retrieval(Features(torch.ones(2, 2), "a"), text)
+
+
+def test_of_the_pictures_of_each_text_the_best_is_kept_and_of_equals_the_first() -> None:
+    images = [image_of(0.1, 0.2, 0.3), image_of(0.4, 0.5, 0.6), image_of(0.7, 0.8, 0.9)]
+    scores = [Report({"scores": list(row)}) for row in ([1.0, 5.0, 2.0], [3.0, 4.0, 2.0], [2.0, 6.0, 1.0])]
+    got = check_node(best_of, images=images, scores=scores)["image"]
+    assert got.data[:, 0, 0, 0].tolist() == pytest.approx([0.4, 0.8, 0.3])
+
+
+def test_candidates_that_do_not_belong_together_are_refused() -> None:
+    one, two = image_of(0.1), image_of(0.1, 0.2)
+    with pytest.raises(UserError, match="got 1 reports for 2"):
+        best_of([one, one], [Report({"scores": [1.0]})])
+    with pytest.raises(UserError, match=r"batches of one shape, got \[1, 2, 2, 3\], \[2, 2, 2, 3\]"):
+        best_of([one, two], [Report({"scores": [1.0]}), Report({"scores": [1.0, 2.0]})])
+    with pytest.raises(UserError, match="2 scores for 1 pictures"):
+        best_of([one], [Report({"scores": [1.0, 2.0]})])
