@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mezzotint.cli import main
 from mezzotint.plugins import load_registry
@@ -35,3 +37,21 @@ def test_its_command_runs_and_writes_what_it_says(graph, tmp_path, monkeypatch, 
     for name in wanted:
         assert f"`{name}`" in TEXT, name
         assert list(tmp_path.glob(f"outputs/{graph}-{name}-*")), name
+
+
+def test_every_evaluation_is_named_and_so_is_each_output_of_the_leaderboard():
+    folder = ROOT / "graphs" / "evaluation"
+    docs = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    by_hand = [name for name, doc in docs.items() if all("default" in value for value in doc["inputs"].values())]
+    assert [name for name in by_hand if f"{name}.json" not in TEXT and name != "samples"] == []
+    assert [name for name in docs["leaderboard"]["outputs"] if f"`{name}`" not in TEXT] == []
+
+
+def test_the_line_that_converts_inceptions_weights_makes_a_file_of_the_same_tensors(tmp_path, monkeypatch, blocks):
+    (block,) = [b for b in blocks("evaluation.md") if b.language == "python"]
+    weights = {"fc.weight": torch.randn(4, 3).T, "fc.bias": torch.randn(3)}
+    torch.save(weights, tmp_path / "pt_inception-2015-12-05-6726825d.pth")
+    monkeypatch.chdir(tmp_path)
+    exec(block.text, {})
+    made = load_file("inception.safetensors")
+    assert made.keys() == weights.keys() and all(torch.equal(made[name], weights[name]) for name in made)
