@@ -145,7 +145,9 @@ class DiffusionTask(Task):
         noise = torch.randn(clean.shape, generator=generator, device=generator.device)
         alpha, sigma = self.process.at(times, clean)
         noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-        output, said = self.split(self.unet(noisy, times, told).float())
+        # torch's group norm in channels_last crashes where its weight wants a gradient and its input does not.
+        seen = noisy.detach().requires_grad_() if self.objective.frozen and torch.is_grad_enabled() else noisy
+        output, said = self.split(self.unet(seen, times, told).float())
         error = output - target_of(self.process.kind, clean, noise, alpha, sigma)
         error = error.abs() if self.objective.loss == "l1" else error.square()
         bound = None

@@ -323,6 +323,20 @@ def test_what_does_not_go_together_is_refused_before_training_and_says_what_to_d
         trained(objective, PICTURES.replace(config=config))
 
 
+def test_frozen_parameters_stay_while_those_behind_them_learn():
+    frozen = ["network.conv_in.*", "network.time_embedding.*", "network.down_blocks.*"]
+    task = opened(diffusion(tiny(), frozen=frozen))
+    task.loss(task.batch(0, 0), "denoiser", generator())[0].backward()
+    learns = {name for name, value in task.unet.named_parameters() if value.grad is not None}
+    stays = {name for name, _ in task.unet.named_parameters()} - learns
+    assert all(name.startswith(tuple(pattern[:-1] for pattern in frozen)) for name in stays)
+    assert len(stays) > 10 and any(name.startswith("network.mid_block") for name in learns)
+    with pytest.raises(UserError, match="fits no parameter"):
+        opened(diffusion(tiny(), frozen=["nothing.*"]))
+    with pytest.raises(UserError, match="leaves nothing to train"):
+        opened(diffusion(tiny(), frozen=["*"]))
+
+
 def test_the_nodes_keep_what_every_node_promises():
     labels = check_node(condition_on_labels, classes=3)["conditioner"]
     check_node(condition_on_text, encoder=ENCODER)
