@@ -19,12 +19,12 @@ __all__ = ["ClassTokens", "LayoutEncoder"]
 
 
 class ClassTokens(nn.Module):
-    """Class numbers [B] int64 to context [B, 1, width]; the number after the last name is no class at all."""
+    """Class numbers [B] int64 to context [B, tokens, width]; the number after the last name is no class at all."""
 
-    def __init__(self, names: list[str], width: int = 128) -> None:
+    def __init__(self, names: list[str], width: int = 128, tokens: int = 1) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"names": list(names), "width": width}
-        self.embedding = nn.Embedding(len(names) + 1, width)
+        self.config: dict[str, Any] = {"names": list(names), "width": width, "tokens": tokens}
+        self.embedding = nn.Embedding(len(names) + 1, tokens * width)
 
     @property
     def null(self) -> int:
@@ -32,7 +32,7 @@ class ClassTokens(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         found: Tensor = self.embedding(labels)
-        return found[:, None]
+        return found.unflatten(1, (self.config["tokens"], self.config["width"]))
 
 
 class LayoutEncoder(nn.Module):

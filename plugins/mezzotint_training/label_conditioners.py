@@ -24,16 +24,22 @@ _LOOKED_AT = 4096  # items whose boxes say which names there are
 
 
 @node("training.condition_on_class_token")
-def condition_on_class_token(words: TextEncoder | None = None, *, width: Width = 128) -> Conditioner:
-    """Tell a denoiser the items' label as one learnt token that it attends to. Nothing is told by a further one.
+def condition_on_class_token(
+    words: TextEncoder | None = None,
+    *,
+    width: Width = 128,
+    tokens: Annotated[int, Field(ge=1, le=1024)] = 1,
+) -> Conditioner:
+    """Tell a denoiser the items' label as learnt tokens that it attends to. Nothing is told by a further class.
 
-    words: each token begins as what this text encoder makes of the class's name; without it, at random.
-    width: of the token: what the denoiser's attention reads.
+    words: the tokens begin as what this text encoder makes of "a" and the class's name; without it, at random.
+    width: of the tokens: what the denoiser's attention reads.
+    tokens: of a class. One is the paper's, and begins as the name's last word; more, as the text's first ones.
 
     Source: Rombach et al. 2022, appendix E.1.
     Raises: UserError: a data set without labels, when training starts.
     """
-    return ClassTokenConditioner(words, width)
+    return ClassTokenConditioner(words, width, tokens)
 
 
 @node("training.condition_on_layout")
@@ -66,6 +72,7 @@ class ClassTokenConditioner(Conditioner):
 
     words: TextEncoder | None = None
     width: int = 128
+    tokens: int = 1
 
     def open(self, ctx: Context, reader: Any, seed: int) -> ClassToken:
         from mezzotint_models import start_network
@@ -76,9 +83,11 @@ class ClassTokenConditioner(Conditioner):
                 "training.condition_on_class_token: the data set has no labels; smallworld.dataset gives them "
                 'with "label" set'
             )
-        module = start_network("mezzotint.class_tokens", {"names": names, "width": self.width})
+        module = start_network(
+            "mezzotint.class_tokens", {"names": names, "width": self.width, "tokens": self.tokens}
+        )
         if self.words is not None:
-            vectors, empty = _meanings(ctx, self.words, names, self.width)
+            vectors, empty = _meanings(ctx, self.words, names, self.width, self.tokens)
             _fill(module.embedding.weight, [*vectors, empty])
         return ClassToken(module)
 
@@ -177,10 +186,13 @@ def _names(reader: Any) -> list[str]:
     return sorted(found)
 
 
-def _meanings(ctx: Context, words: TextEncoder, names: Sequence[str], width: int) -> tuple[list[Tensor], Tensor]:
+def _meanings(
+    ctx: Context, words: TextEncoder, names: Sequence[str], width: int, tokens: int = 1
+) -> tuple[list[Tensor], Tensor]:
     """The encoder's vector at the last word of each name, and at the end mark of the empty text.
 
-    Raises: UserError: an encoder of another width.
+    tokens: above 1, the first so many of each text instead, in a row.
+    Raises: UserError: an encoder of another width, or of shorter texts.
     """
     import torch
 
@@ -191,9 +203,13 @@ def _meanings(ctx: Context, words: TextEncoder, names: Sequence[str], width: int
         for text in (*(f"a {name}" for name in names), ""):
             ids = model.tokens([text])[0].tolist()
             context = model.encode([text])[0][0].float().cpu()
-            found.append(context[max(ids.index(end) - (1 if text else 0), 0)])
-    if found[0].shape[-1] != width:
-        raise UserError(f"the words of this text encoder are {found[0].shape[-1]} wide, wanted {width}: set width")
+            if context.shape[-1] != width or len(context) < tokens:
+                raise UserError(
+                    f"the words of this text encoder are {context.shape[-1]} wide, wanted {width}: set width; it "
+                    f"has {len(context)} tokens, wanted {tokens}"
+                )
+            last = max(ids.index(end) - (1 if text else 0), 0)
+            found.append(context[last] if tokens == 1 else context[:tokens].flatten())
     return found[:-1], found[-1]
 
 

@@ -173,6 +173,10 @@ def test_tokens_begin_as_the_text_encoders_words():
     ctx = fake_context(loaders={"tests.scenes": Scenes, "tests.words": lambda *_: Words()})
     table = condition_on_class_token(words, width=16).open(ctx, Scenes(), 0).module.embedding.weight
     assert table[:, 0].tolist() == [sum(map(ord, "dark")), sum(map(ord, "bright")), 0.0]
+    more = condition_on_class_token(words, width=16, tokens=3).open(ctx, Scenes(), 0)
+    found = more(more.read([Scenes()[1]]), torch.tensor([False])).context
+    assert found.shape == (1, 3, 16)
+    assert found[0, :, 5].tolist() == [7.0, ord("a"), sum(map(ord, "bright"))]
     module = layouts(words=words).open(ctx, Scenes(), 0).module
     assert module.name_embedding.weight[:, 3].tolist() == [sum(map(ord, "circle")), sum(map(ord, "ring"))]
     with pytest.raises(UserError, match="16 wide, wanted 32: set width"):
