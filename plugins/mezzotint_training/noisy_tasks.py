@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy, normalize
 from mezzotint import Image, UserError, Weights
 from mezzotint_training.noising import Process
 from mezzotint_training.objective import Part, Task
-from mezzotint_training.pairs import contrastive_loss, found_first
-from mezzotint_training.pictures import Pictures
+from mezzotint_training.pairs import contrastive_loss
+from mezzotint_training.pictures import Pictures, sheet_of
 
 if TYPE_CHECKING:
     from mezzotint_models import Architecture
@@ -52,6 +52,10 @@ class NoisyTask(Task):
         """Loss and figures of the network's answers [B, outputs]."""
         raise NotImplementedError
 
+    def right(self, answers: Tensor, rows: Rows) -> Tensor:
+        """Which answers are right, [B] bool: those of the first B rows."""
+        raise NotImplementedError
+
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         return self.pictures.batch_items(step, rank)
 
@@ -85,6 +89,23 @@ class NoisyTask(Task):
             found |= {f"{name}_{quarter}": value.item() for name, value in figures.items()}
         return {"loss": sum(losses) / 4, **found}
 
+    @torch.no_grad()
+    def sheet(self, generator: torch.Generator) -> Image:
+        """Held-out pictures, noisier from left to right; green where the answer is right, red where not."""
+        rows = self.pictures.items(self.pictures.held_items())
+        device = next(self.encoder.parameters()).device
+        rows = {name: value.to(device) for name, value in rows.items()}
+        clean = rows["levels"][:6].float() / 127.5 - 1
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device)
+        columns = []
+        for place in range(8):
+            times = torch.full((len(clean),), int((place + 0.5) / 8 * len(self.process)), device=device)
+            alpha, sigma = self.process.at(times, clean)
+            noisy = alpha * clean + sigma * noise
+            right = self.right(self.encoder(noisy, times.to(clean)), rows)
+            columns.append(_framed(noisy.clamp(-1, 1) / 2 + 0.5, right))
+        return sheet_of(torch.stack(columns, 1).flatten(0, 1), 8)
+
     def record(self) -> dict[str, Any]:
         """What the weights say of their input."""
         told = self.architecture.record()
@@ -110,8 +131,10 @@ class NoisyClassifierTask(NoisyTask):
         return {"label": torch.tensor([int(item["label"])])}
 
     def judged(self, answers: Tensor, rows: Rows) -> tuple[Tensor, Figures]:
-        right = (answers.detach().argmax(1) == rows["label"]).float().mean()
-        return cross_entropy(answers, rows["label"]), {"accuracy": right}
+        return cross_entropy(answers, rows["label"]), {"accuracy": self.right(answers, rows).float().mean()}
+
+    def right(self, answers: Tensor, rows: Rows) -> Tensor:
+        return answers.detach().argmax(1) == rows["label"][: len(answers)]
 
     def weights(self) -> Weights:
         from mezzotint_models import pack_network
@@ -161,7 +184,12 @@ class NoisedClipTask(NoisyTask):
     def judged(self, answers: Tensor, rows: Rows) -> tuple[Tensor, Figures]:
         image = normalize(answers.float(), dim=1)
         loss = contrastive_loss(image, rows["text"], self.temperature.logarithm.exp())
-        return loss, {"top1": torch.tensor(found_first(image.detach(), rows["text"])[0])}
+        return loss, {"top1": self.right(answers, rows).float().mean()}
+
+    def right(self, answers: Tensor, rows: Rows) -> Tensor:
+        # The length of an embedding does not change which text is nearest.
+        nearest = (answers.detach().float() @ rows["text"].T).argmax(1)
+        return nearest == torch.arange(len(nearest), device=nearest.device)
 
     @torch.no_grad()
     def after(self, part: str) -> None:
@@ -172,25 +200,6 @@ class NoisedClipTask(NoisyTask):
 
         half = [0.5, 0.5, 0.5]
         return pack_network(self.encoder, image_encoder={**self.record(), "mean": half, "std": half})
-
-    @torch.no_grad()
-    def sheet(self, generator: torch.Generator) -> Image | None:
-        """Held-out pictures with more and more noise to the right, framed where they find their text."""
-        from mezzotint_training.pictures import sheet_of
-
-        rows = self.pictures.items(self.pictures.held_items())
-        device = next(self.encoder.parameters()).device
-        clean, text = rows["levels"].to(device).float() / 127.5 - 1, rows["text"].to(device)
-        noise = torch.randn(clean.shape, generator=generator, device=generator.device)
-        columns = []
-        for place in range(8):
-            times = torch.full((len(clean),), int((place + 0.5) / 8 * len(self.process)), device=device)
-            alpha, sigma = self.process.at(times, clean)
-            noisy = alpha * clean + sigma * noise
-            image = normalize(self.encoder(noisy, times.to(clean)).float(), dim=1)
-            right = (image @ text.T).argmax(1) == torch.arange(len(image), device=device)
-            columns.append(_framed(noisy[:6].clamp(-1, 1) / 2 + 0.5, right[:6]))
-        return sheet_of(torch.stack(columns, 1).flatten(0, 1), 8)
 
 
 def _framed(pixels: Tensor, right: Tensor) -> Tensor:
