@@ -254,3 +254,14 @@ def test_betas_are_those_of_the_kind_of_schedule_unless_given():
     assert dataclasses.astuple(unet(schedule="scaled_linear", beta_end=0.02, prediction="v").schedule) == (
         "scaled_linear", 0.00085, 0.02, 1000, "v", False, 1.0,
     )  # fmt: skip
+
+
+def test_each_level_may_have_heads_of_its_own_width() -> None:
+    from mezzotint_models.architecture import unet
+
+    made = unet(size=8, channels=[16, 32], head_channels=[4, 16], attention="cross", context=4, plain_levels=0)
+    network = made.build().network
+    assert network.down_blocks[0].attentions[0].transformer_blocks[0].attn1.heads == 4
+    assert network.down_blocks[1].attentions[0].transformer_blocks[0].attn1.heads == 2
+    with pytest.raises(UserError, match="one number, or one for each level"):
+        unet(size=8, channels=[16, 32], head_channels=[4], attention="cross", context=4)
