@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from mezzotint import Cancelled, Dataset, UserError
+import mezzotint_image
+from mezzotint import Cancelled, Dataset, Image, UserError
 from mezzotint.testing import fake_context
 from mezzotint_models.autoencoder import autoencoder
 from mezzotint_training.autoencoder import make_autoencoder
@@ -16,6 +17,14 @@ from mezzotint_training.first_stage import FirstStage, first_stage
 from mezzotint_training.first_stage_task import load_start, make_vq
 from mezzotint_training.patch_critic import PatchCritic, adaptive_weight, hinge
 from mezzotint_training.train_node import train
+
+
+@pytest.fixture(autouse=True)
+def quick_charts(monkeypatch):
+    """No test here looks at a chart."""
+    blank = Image(torch.zeros(1, 2, 2, 3))
+    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+
 
 DATA = Dataset("tests.pictures", {}, 20)
 SMALL = {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint import Dataset, UserError
+import mezzotint_image
+from mezzotint import Dataset, Image, UserError
 from mezzotint.testing import fake_context
 from mezzotint_models import build_network, pack_network, part_of
 from mezzotint_models.denoiser import denoiser
@@ -15,6 +16,14 @@ from mezzotint_models.tuned import tuned
 from mezzotint_training.label_conditioners import Layouts, condition_on_class_token, condition_on_layout
 from mezzotint_training.train_node import train
 from mezzotint_training.tuning import tune
+
+
+@pytest.fixture(autouse=True)
+def quick_charts(monkeypatch):
+    """No test here looks at a chart."""
+    blank = Image(torch.zeros(1, 2, 2, 3))
+    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+
 
 DATA = Dataset("tests.scenes", {}, 12)
 SMALL = {"steps": 2, "batch": 4, "report_every": 1, "warm_up": 0, "cool_down": 0.0, "ema": 0.0}

@@ -1,0 +1,89 @@
+"""graphs/text_to_image/latent_diffusion.json on the bundled weights: what each condition promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mezzotint.api import load
+from mezzotint.errors import NodeError
+from mezzotint.plugins import load_registry
+from mezzotint.runtime import Runtime
+from mezzotint.settings import Settings
+from mezzotint.store import MemoryStore
+
+GRAPH = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image" / "latent_diffusion.json"
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "diamond", "cross")
+GREEN, BLACK = "green heart", "black ring"
+PAIR = [{"what": GREEN, "box": [0.1, 0.5, 0.4, 0.9]}, {"what": BLACK, "box": [0.55, 0.1, 0.9, 0.45]}]
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
+
+
+@pytest.fixture
+def run(runtime):
+    def run(**inputs):
+        return load(GRAPH, runtime=runtime).run(**inputs).outputs
+
+    return run
+
+
+def test_the_order_of_boxes_plays_no_part_and_their_places_do(run):
+    small = {"condition": "layout", "steps": 1, "batch": 1, "guidance": 1}
+    first = run(boxes=PAIR, **small)["image"].data
+    assert torch.equal(run(boxes=PAIR[::-1], **small)["image"].data, first)
+    moved = [PAIR[0], {**PAIR[1], "box": [0.55, 0.5, 0.9, 0.85]}]
+    assert not torch.allclose(run(boxes=moved, **small)["image"].data, first, atol=1e-3)
+
+
+def test_both_first_stages_decode_the_same_latents(run):
+    small = {"condition": "text", "steps": 2, "batch": 1}
+    kl, vq = (run(first_stage=kind, **small)["image"].data for kind in ("kl", "vq"))
+    assert not torch.equal(kl, vq)
+    assert (kl - vq).square().mean() < kl.var() / 4
+
+
+def test_a_wrong_box_is_refused_with_the_place_where_it_stands(runtime):
+    boxes = [{"what": "red circle", "box": [0.9, 0.1, 0.1, 0.5]}]
+    result = load(GRAPH, runtime=runtime).run(condition="layout", steps=1, batch=1, boxes=boxes)
+    with pytest.raises(NodeError, match=r"/boxes/0/box/2: wanted right above left 0\.9, got 0\.1"):
+        result.check()
+
+
+@pytest.mark.slow
+def test_a_single_object_is_what_was_asked_for_and_lies_in_its_box(run):
+    boxes = [
+        {"what": "red star", "box": [0.05, 0.05, 0.5, 0.5]},
+        {"what": "white square", "box": [0.6, 0.55, 0.9, 0.85]},
+        {"what": "yellow cross", "box": [0.1, 0.5, 0.5, 0.9]},
+        {"what": "blue circle", "box": [0.5, 0.1, 0.9, 0.5]},
+    ]
+    reports = [run(condition="layout", boxes=[box], steps=15, batch=4)["report"].data for box in boxes]
+    assert sum(report["score"]["placed"] for report in reports) / len(reports) > 70
+
+
+@pytest.mark.slow
+def test_two_boxes_are_both_filled(run):
+    rows = run(condition="layout", boxes=PAIR, steps=15, batch=8)["report"].data["pictures"]
+    centres = [[thing["centre"] for thing in row["seen"]] for row in rows]
+    filled = [any(_within(each, box["box"]) for each in seen) for seen in centres for box in PAIR]
+    assert sum(filled) / len(filled) > 0.7
+
+
+@pytest.mark.slow
+def test_a_class_is_shown_far_more_often_than_by_chance(run):
+    rows = [
+        row
+        for label in SHAPES
+        for row in run(condition="class", label=label, steps=15, batch=4)["report"].data["pictures"]
+    ]
+    assert sum(row["named"][0] for row in rows) / len(rows) > 0.3  # chance is an eighth
+
+
+def _within(centre, box):
+    return box[0] <= centre[0] <= box[2] and box[1] <= centre[1] <= box[3]
