@@ -257,8 +257,6 @@ def test_betas_are_those_of_the_kind_of_schedule_unless_given():
 
 
 def test_each_level_may_have_heads_of_its_own_width() -> None:
-    from mezzotint_models.architecture import unet
-
     made = unet(size=8, channels=[16, 32], head_channels=[4, 16], attention="cross", context=4, plain_levels=0)
     network = made.build().network
     assert network.down_blocks[0].attentions[0].transformer_blocks[0].attn1.heads == 4
