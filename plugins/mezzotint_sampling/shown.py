@@ -94,8 +94,8 @@ def keep_known(denoiser: Denoiser, latents: Latents) -> Denoiser:
     """Put what is known into the clean picture that a denoiser predicts, at each step (inpainting).
 
     Other than a mask in sampling.sample, which noises the known part anew at every level, this leaves the run's
-    own noise there, so that known and new parts fit together. Where it is known the result is exact: to the bit with
-    the sampler ddim.
+    own noise there, so that known and new parts fit together. Where it is known the result is exact, to the bit
+    with the sampler ddim.
 
     denoiser: the model, guided or not. Put it after guidance and thresholds.
     latents: the picture, with a mask from models.set_mask; where that is 0 the picture is known.

@@ -1,4 +1,4 @@
-"""Language models as text encoders: transformers' own states, with a mask; nothing that a folder lacks is guessed."""
+"""Language models as text encoders: transformers' own states, with a mask; what a folder lacks is said."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def folder(request, tmp_path_factory) -> Path:
         model = transformers.T5EncoderModel(config)
     else:
         config = transformers.BertConfig(
-            vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=12, pad_token_id=0,
+            vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=12, pad_token_id=0,
         )  # fmt: skip
         model = transformers.BertModel(config)
     model.save_pretrained(path)
@@ -82,7 +82,7 @@ def test_padding_plays_no_part(folder, source_of, ctx):
 
 def test_a_text_that_is_too_long_says_what_would_be_lost(folder, source_of, ctx):
     encoder = language_model(source_of(folder), length=5)
-    with pytest.raises(UserError, match="'.*circle' at the end of the prompt would be lost"):
+    with pytest.raises(UserError, match=r"'.*circle' at the end of the prompt would be lost"):
         encode_text(ctx, encoder, text="a blue square on a red circle")
     cut = encode_text(ctx, encoder, text="a blue square on a red circle", too_long="cut")
     assert cut.mask.sum() == 5
