@@ -45,7 +45,7 @@ def table(rows: list[Report], *, sort: str = "", descending: bool = True) -> Rep
     sort: the figure to sort by; without it they stay in order. A row without it (null) comes last.
     descending: the largest first.
 
-    returns: "columns", and "rows" with the place of each, from 1, under "place".
+    returns: "columns", and "rows" with the rank of each, from 1, under "rank".
     Raises: UserError: no row, rows with other figures, no such figure, one that cannot be sorted by.
     """
     if not rows:
@@ -67,8 +67,8 @@ def table(rows: list[Report], *, sort: str = "", descending: bool = True) -> Rep
         except TypeError as error:
             raise UserError(f"metrics.table: {sort!r} cannot be sorted by: {error}") from error
         found = [*known, *(each for each in found if each[sort] is None)]
-    placed = [{"place": place, **each} for place, each in enumerate(found, 1)]
-    return Report({"columns": ["place", *columns], "rows": placed})
+    ranked = [{**each, "rank": rank} for rank, each in enumerate(found, 1)]
+    return Report({"columns": [*(name for name in columns if name != "rank"), "rank"], "rows": ranked})
 
 
 def _at(data: Mapping[str, Any], path: str) -> Any:

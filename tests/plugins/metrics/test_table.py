@@ -60,8 +60,8 @@ def rows(*figures):
 
 def test_a_table_is_sorted_by_a_figure_and_what_lacks_it_is_last():
     got = check_node(table, rows=rows(None, 1.0, 2.0), sort="kid")["report"].data
-    assert got["columns"] == ["place", "label", "kid"]
-    assert [(each["place"], each["label"]) for each in got["rows"]] == [(1, "c"), (2, "b"), (3, "a")]
+    assert got["columns"] == ["label", "kid", "rank"]
+    assert [(each["rank"], each["label"]) for each in got["rows"]] == [(1, "c"), (2, "b"), (3, "a")]
     got = table(rows(None, 1.0, 2.0), sort="kid", descending=False).data
     assert [each["label"] for each in got["rows"]] == ["b", "c", "a"]
 
