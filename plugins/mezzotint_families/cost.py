@@ -18,7 +18,7 @@ Steps = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 
-@node("families.cost")
+@node("families.cost", device=True)
 def cost(weights: Weights, *, steps: Steps = 50) -> Report:
     """What one picture costs: the network's parameters, its passes, and multiply-adds in thousands of millions.
 
@@ -40,7 +40,7 @@ def cost(weights: Weights, *, steps: Steps = 50) -> Report:
     return Report({"parameters": parameters, "passes": passes, "gigamacs": round(macs / 1e9, 4)})
 
 
-@node("families.time", cacheable=False)
+@node("families.time", cacheable=False, device=True)
 def time(ctx: Context, weights: Weights, *, steps: Steps = 50, count: Count = 8) -> Report:
     """How long this machine takes for a picture, now. Not cached: time is no function of the weights.
 
