@@ -75,13 +75,13 @@ def test_two_boxes_are_both_filled(run):
 
 
 @pytest.mark.slow
-def test_a_class_is_shown_far_more_often_than_by_chance(run):
+def test_a_class_that_is_asked_for_is_shown(run):
     rows = [
         row
         for label in SHAPES
         for row in run(condition="class", label=label, steps=15, batch=4)["report"].data["pictures"]
     ]
-    assert sum(row["named"][0] for row in rows) / len(rows) > 0.3  # chance is an eighth
+    assert sum(row["named"][0] for row in rows) / len(rows) > 0.8  # chance is an eighth
 
 
 def _within(centre, box):
