@@ -69,6 +69,7 @@ def unet(
     context: Width = 0,
     pooled: Width = 0,
     classes: Width = 0,
+    class_tokens: Annotated[int, Field(ge=0, le=1024)] = 0,
     low_res: bool = False,
     level: bool = False,
     extra: Width = 0,
@@ -93,6 +94,8 @@ def unet(
     context: width of the tokens that joint and cross attention read.
     pooled: width of a vector that is added to the time embedding; 0 is none.
     classes: how many classes it is told by number; one more, the last, stands for none of them.
+    class_tokens: a class is told as this many learnt tokens too, which joint and cross attention read in place
+    of a text's; 0 tells it by the time embedding alone (ADM).
     low_res: it is shown a smaller picture to enlarge.
     level: it is told how much noise that smaller picture has.
     extra: further input channels, such as a known picture and a mask.
@@ -108,11 +111,14 @@ def unet(
     if autoencoder is not None:
         space, downscale, latent = autoencoder.space, autoencoder.downscale, autoencoder.channels
     _check(size, patch, channels, head_channels, attention, context, downscale)
+    if class_tokens and (not classes or attention == "none"):
+        raise UserError("models.unet: class_tokens wants classes, and attention that reads tokens: joint or cross")
     config = {
         "in_channels": latent, "out_channels": latent * (2 if learned_variance else 1), "patch": patch,
         "channels": list(channels), "layers": layers, "plain_levels": min(plain_levels, len(channels)),
         "head_channels": head_channels, "attention": attention, "context": context, "pooled": pooled,
-        "classes": classes, "low_res": low_res, "level": level, "extra": extra, "groups": _groups(channels),
+        "classes": classes, "class_tokens": class_tokens, "low_res": low_res, "level": level, "extra": extra,
+        "groups": _groups(channels),
     }  # fmt: skip
     first, last = (0.0001, 0.02) if schedule == "linear" else (0.00085, 0.012)
     return Architecture(

@@ -38,6 +38,8 @@ class ConditionedUNet(nn.Module):
     context: width of the tokens that "joint" and "cross" read.
     pooled: width of a vector that is projected and added to the time embedding.
     classes: how many; the embedding has one row more, the last one, for no class.
+    class_tokens: a class is told as this many learnt tokens too, which "joint" and "cross" read; the conditioning
+        then has no context of its own.
     low_res: further channels for a smaller picture, brought to x's size bilinearly. level: its noise level is
         embedded too.
     extra: further channels as they are.
@@ -60,6 +62,7 @@ class ConditionedUNet(nn.Module):
         context: int = 0,
         pooled: int = 0,
         classes: int = 0,
+        class_tokens: int = 0,
         low_res: bool = False,
         level: bool = False,
         extra: int = 0,
@@ -72,14 +75,15 @@ class ConditionedUNet(nn.Module):
             "in_channels": in_channels, "out_channels": out_channels, "patch": patch, "channels": list(channels),
             "layers": layers, "plain_levels": plain_levels,
             "head_channels": head_channels if isinstance(head_channels, int) else list(head_channels),
-            "attention": attention, "context": context, "pooled": pooled, "classes": classes, "low_res": low_res,
-            "level": level, "extra": extra, "groups": groups,
+            "attention": attention, "context": context, "pooled": pooled, "classes": classes,
+            "class_tokens": class_tokens, "low_res": low_res, "level": level, "extra": extra, "groups": groups,
         }  # fmt: skip
         self.network = _network(self.config)
         side = (in_channels * low_res + extra) * patch**2
         self.network.conv_in = Entrance(in_channels * patch**2, side, channels[0])
         width = channels[0] * 4
         self.label_embedding = nn.Embedding(classes + 1, width) if classes else None
+        self.label_tokens = nn.Embedding(classes + 1, class_tokens * context) if class_tokens else None
         self.pooled_projection = nn.Linear(pooled, width) if pooled else None
         self.level_embedding = _LevelEmbedding(channels[0], width) if level else None
         _close_exits(self.network)
@@ -95,7 +99,7 @@ class ConditionedUNet(nn.Module):
         self.check(x, told)
         patch, given = self.config["patch"], {}
         if self.config["attention"] != "none":
-            given = {"encoder_hidden_states": told.context, "encoder_attention_mask": told.mask}
+            given = {"encoder_hidden_states": self._tokens(told), "encoder_attention_mask": told.mask}
         vector = self._vector(told)
         if vector is not None:
             given["class_labels"] = vector
@@ -107,6 +111,12 @@ class ConditionedUNet(nn.Module):
     def mid_block(self) -> nn.Module:
         """The network's middle, where features are taken."""
         return self.network.mid_block
+
+    def _tokens(self, told: Conditioning) -> Tensor | None:
+        """What the attention reads, [B, L, context]."""
+        if self.label_tokens is None:
+            return told.context
+        return self.label_tokens(told.label).unflatten(-1, (-1, self.config["context"]))
 
     def _side(self, x: Tensor, told: Conditioning) -> list[Tensor]:
         side = []
@@ -136,7 +146,7 @@ class ConditionedUNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != config["in_channels"] or x.shape[2] % step or x.shape[3] % step:
             wanted = f"[B, {config['in_channels']}, H, W] with sides that are multiples of {step}"
             raise UserError(f"the denoiser takes {wanted}, got {list(x.shape)}")
-        text = config["context"] if config["attention"] != "none" else 0
+        text = config["context"] if config["attention"] != "none" and not config["class_tokens"] else 0
         _expect("context", told.context, text, (rows, None, text))
         # Text encoders always give a pooled vector, also to those who do not want it.
         _expect("pooled", told.pooled if config["pooled"] else None, config["pooled"], (rows, config["pooled"]))

@@ -133,17 +133,21 @@ class TrainedTextConditioner(Conditioner):
     """Captions by a network that learns along with the denoiser.
 
     network: its class in the registry of networks. config: its arguments, without what the tokenizer decides.
+    start: a text encoder to go on from, in place of a network with random numbers.
     """
 
     network: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    start: TextEncoder | None = None
 
-    def open(self, ctx: Context, reader: Any, seed: int) -> TrainedText:
+    def open(self, ctx: Context, reader: Any, seed: int) -> TrainedText | GoneOnText:
         if not hasattr(reader, "tokenizer_files"):
             raise UserError(
                 "training.condition_on_trained_text: this data set has no tokenizer, as the small world has; take "
                 "training.condition_on_text with a text encoder that has one"
             )
+        if self.start is not None:
+            return GoneOnText(ctx.realise(self.start), reader.tokenizer_files())
         return TrainedText(self.network, dict(self.config), reader.tokenizer_files())
 
 
@@ -181,3 +185,41 @@ class TrainedText(Conditions):
         from mezzotint_models import pack_network
 
         return {"text": pack_network(self.module, text_encoder={"kind": "glide", "tokenizer": self.files})}
+
+
+class GoneOnText(Conditions):
+    """Items' captions by a copy of CLIP's text model, which is trained on."""
+
+    def __init__(self, encoder: Any, files: Mapping[str, str]) -> None:
+        import copy
+
+        from mezzotint_training.reading import load_tokenizer
+
+        known = load_tokenizer(dict(files)).get_vocab()
+        module = getattr(encoder, "module", None)
+        if type(module).__name__ != "CLIPTextModel" or encoder.tokenizer.get_vocab() != known:
+            raise UserError(
+                "training.condition_on_trained_text: start must be a text encoder of CLIP's kind with the data "
+                "set's own tokens, such as that of bundled:smallworld; leave start out to begin with random numbers"
+            )
+        self.files, self.tokens = dict(files), encoder.tokens
+        self.module: nn.Module = copy.deepcopy(module).float().requires_grad_(True)
+        self.modules = {"text": self.module}
+        self.empty = self.tokens([""])
+
+    def read(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        return {"ids": self.tokens(captions_of(items, "training.condition_on_trained_text"))}
+
+    def __call__(self, rows: Mapping[str, Tensor], dropped: Tensor) -> Conditioning:
+        import torch
+
+        from mezzotint import Conditioning
+
+        ids = torch.where(dropped[:, None], self.empty.to(rows["ids"].device), rows["ids"])
+        made = self.module(input_ids=ids)
+        return Conditioning(context=made.last_hidden_state, pooled=made.pooler_output)
+
+    def parts(self) -> dict[str, Weights]:
+        from mezzotint_models import pack_network
+
+        return {"text": pack_network(self.module, text_encoder={"kind": "clip", "tokenizer": self.files})}

@@ -63,6 +63,9 @@ def check_told(null: Conditioning | None, config: Mapping[str, Any]) -> None:
     """
     given = [name for name in SIZES if getattr(null, name, None) is not None]
     read = [name for name, size in SIZES.items() if config.get(size)]
+    if "context" in read and config.get("class_tokens"):
+        # Its attention reads what it makes of the class itself.
+        read.remove("context")
     if given and not set(given) & set(read):
         raise UserError(
             f"training.diffusion: the conditioner tells {' and '.join(given)}, and the architecture reads "

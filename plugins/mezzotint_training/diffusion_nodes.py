@@ -91,11 +91,14 @@ def condition_on_text(encoder: TextEncoder) -> Conditioner:
 
 
 @node("training.condition_on_trained_text")
-def condition_on_trained_text(*, width: Width = 128, layers: Few = 3, heads: Few = 4) -> Conditioner:
+def condition_on_trained_text(
+    start: TextEncoder | None = None, *, width: Width = 128, layers: Few = 3, heads: Few = 4
+) -> Conditioner:
     """Tell a denoiser the items' captions, by a transformer that is trained along with it (GLIDE).
 
     Nothing is told by the empty caption. The data set's own tokenizer is used.
 
+    start: a text encoder of CLIP's kind, whose copy is trained on; without it, a transformer with random numbers.
     width: of its tokens and of its pooled vector: the architecture's context and pooled.
     layers: of the transformer.
     heads: of its attention.
@@ -103,5 +106,5 @@ def condition_on_trained_text(*, width: Width = 128, layers: Few = 3, heads: Few
     Raises: UserError: items without a caption, or a data set without a tokenizer, when training starts.
     """
     return TrainedTextConditioner(
-        "mezzotint.glide_text", {"width": width, "pooled": width, "layers": layers, "heads": heads}
+        "mezzotint.glide_text", {"width": width, "pooled": width, "layers": layers, "heads": heads}, start
     )

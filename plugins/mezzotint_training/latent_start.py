@@ -8,6 +8,7 @@ latents and not quite so in A p, and what the latents leave out is missing: that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Autoencoder, Context, Source, TextEncoder, UserError, Weights, node
@@ -32,6 +33,7 @@ def start_from_latents(
     *,
     source: Source,
     captions: list[str] | None = None,
+    classes: list[str] | None = None,
 ) -> Weights:
     """Weights for a U-Net of pixels out of a latent U-Net that can draw; for training.train's partial_init.
 
@@ -42,6 +44,8 @@ def start_from_latents(
         Keys and values are made to fit, by least squares from the tokens of the one to those of the other.
     source: the checkpoint with the latent U-Net, such as bundled:smallworld.
     captions: whose tokens that fit is made on.
+    classes: the architecture's classes in words, if it tells them as tokens: those begin as what `known` makes of
+        the words, and of nothing for no class. The class adds nothing to the time embedding at first.
 
     Raises: UserError: an encoder that is not linear, a network of latents, or nothing that fits.
     """
@@ -59,6 +63,8 @@ def start_from_latents(
         change = _token_map(ctx.realise(read), ctx.realise(known), captions or [""])
         for name in [n for n in tensors if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]:
             tensors[name] = tensors[name] @ change.T
+    if classes is not None:
+        tensors.update(_class_tokens(ctx, known, classes, architecture.config))
     config: dict[str, Any] = {"class": architecture.cls, "config": dict(architecture.config)}
     return Weights(
         tensors={f"unet/{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()},
@@ -125,3 +131,31 @@ def _token_map(read: Any, known: Any, captions: list[str]) -> Tensor:
     square = given.T @ given
     ridge = 1e-3 * square.trace() / len(square) * torch.eye(len(square))
     return torch.linalg.solve(square + ridge, given.T @ wanted).T
+
+
+def _class_tokens(
+    ctx: Context, known: TextEncoder | None, classes: list[str], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The embeddings of a network of `config` that tells a class as tokens.
+
+    Raises: UserError: other classes or tokens than the network's.
+    """
+    import torch
+
+    count, length, width = config["classes"], config.get("class_tokens", 0), config["context"]
+    if known is None or not length or len(classes) != count:
+        raise UserError(
+            "training.start_from_latents: classes wants `known`, and an architecture with class_tokens and "
+            f"as many classes; got {len(classes)} words for {count} classes of {length} tokens"
+        )
+    with torch.no_grad():
+        tokens = ctx.realise(known).condition([*classes, ""]).context.float()
+    if tokens.shape[1] < length or tokens.shape[2] != width:
+        raise UserError(
+            f"training.start_from_latents: the architecture's classes are {length} tokens of width {width}, and "
+            f"`known` makes {tokens.shape[1]} of width {tokens.shape[2]}"
+        )
+    return {
+        "label_tokens.weight": tokens[:, :length].flatten(1),
+        "label_embedding.weight": torch.zeros(count + 1, 4 * config["channels"][0]),
+    }

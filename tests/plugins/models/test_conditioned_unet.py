@@ -231,6 +231,8 @@ def test_joint_and_self_attention_sites_know_the_picture_before_it_was_patched()
         ({"channels": [8, 12]}, "multiples of head_channels 8, got 12"),
         ({"attention": "joint"}, "wants the width of its context, got context 0"),
         ({"context": 4}, "wants no context"),
+        ({"classes": 3, "class_tokens": 2}, "class_tokens wants classes, and attention that reads tokens"),
+        ({"attention": "cross", "context": 4, "class_tokens": 2}, "class_tokens wants classes"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
@@ -263,3 +265,16 @@ def test_each_level_may_have_heads_of_its_own_width() -> None:
     assert network.down_blocks[1].attentions[0].transformer_blocks[0].attn1.heads == 2
     with pytest.raises(UserError, match="one number, or one for each level"):
         unet(size=8, channels=[16, 32], head_channels=[4], attention="cross", context=4)
+
+
+def test_a_class_as_tokens_is_what_a_text_of_these_tokens_would_tell() -> None:
+    own = started(**KINDS["cross"], classes=3, class_tokens=2)
+    plain = started(**KINDS["cross"])
+    plain.load_state_dict(own.state_dict(), strict=False)
+    own.label_embedding.weight.zero_()
+    # The block of zeros that a label adds to the time embedding is nothing at all.
+    tokens = own.label_tokens.weight[[2, 3]].view(2, 2, 12)
+    got = own(pictures(), TIME, told(label=torch.tensor([2, 3])))
+    assert torch.allclose(got, plain(pictures(), TIME, told(context=tokens)), atol=1e-5)
+    with pytest.raises(UserError, match="was not made for 'context'"):
+        own(pictures(), TIME, told(label=torch.tensor([2, 3]), context=tokens))

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import mezzotint_image
-from mezzotint import Cancelled, Conditioning, Dataset, Image, UserError
-from mezzotint.testing import check_node
+from mezzotint import Cancelled, Conditioning, Dataset, Image, Source, UserError
+from mezzotint.testing import check_node, fake_context
 from mezzotint_models import build_network, part_of
+from mezzotint_models.checkpoint import checkpoint
+from mezzotint_models.text_encoders import text_encoder
+from mezzotint_smallworld import SOURCE, resolve_source
 from mezzotint_training import split
 from mezzotint_training.diffusion_batches import hole_masks, small_levels
 from mezzotint_training.diffusion_nodes import (
@@ -168,6 +171,26 @@ def test_a_frozen_text_is_encoded_once_and_dropped_to_the_empty_one():
     assert (context_[0::2] == 0).all() and (context_[1::2] > 8).all()
     assert task.modules.keys() == {"unet"} and task.weights().keys() == {"unet"}
     assert task.told(rows, dropped, {}).pooled is None  # which this network does not read
+
+
+def test_a_text_encoder_that_is_gone_on_from_begins_as_it_was_and_stays_so_itself():
+    encoder = checkpoint(Source(SOURCE, str(resolve_source(SOURCE)), "0")).text_encoder
+    before = fake_context().realise(encoder).condition(["a red star"])
+    made = tiny(attention="cross", context=128, pooled=128)
+    task = opened(diffusion(made, condition_on_trained_text(encoder)), WORLD)
+    rows = task.conditions.read([{"caption": "a red star"}])
+    assert torch.equal(task.conditions(rows, torch.tensor([False])).context, before.context)
+    with torch.no_grad():
+        for parameter in task.conditions.module.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(fake_context().realise(encoder).condition(["a red star"]).context, before.context)
+    again = fake_context().realise(text_encoder(task.weights()["text"])).condition(["a red star"])
+    assert torch.equal(again.context, task.conditions(rows, torch.tensor([False])).context)
+
+
+def test_a_text_encoder_with_other_tokens_is_not_gone_on_from():
+    with pytest.raises(UserError, match="CLIP's kind with the data set's own tokens"):
+        opened(diffusion(tiny(attention="cross", context=8), condition_on_trained_text(ENCODER)), WORLD)
 
 
 def test_a_trained_text_learns_along_and_ships_with_its_tokenizer():

@@ -94,6 +94,32 @@ def test_an_encoder_that_is_not_linear_is_refused() -> None:
         start_from_latents(ctx, architecture(), odd, source=source())
 
 
+CLASSES = ["a ring", "a star"]
+
+
+def test_classes_begin_as_what_the_text_encoder_makes_of_them_and_of_nothing() -> None:
+    text = bundled().text_encoder
+    made = architecture(pooled=0, classes=2, class_tokens=32)
+    found = started(made, known=text, classes=CLASSES)
+    wanted = fake_context().realise(text).condition([*CLASSES, ""]).context
+    assert torch.equal(found["label_tokens.weight"].view(3, 32, 128), wanted)
+    assert not found["label_embedding.weight"].any()
+    assert all(value.shape == found[name].shape for name, value in made.build().state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "message"),
+    [
+        ({"classes": 2}, CLASSES, "wants `known`, and an architecture with class_tokens"),
+        ({"classes": 2, "class_tokens": 4}, ["a ring"], "got 1 words for 2 classes"),
+        ({"classes": 2, "class_tokens": 99}, CLASSES, "are 99 tokens of width 128, and `known` makes 32"),
+    ],
+)
+def test_classes_that_are_not_the_networks_are_refused(settings: Any, words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        started(architecture(**settings), known=bundled().text_encoder, classes=words)
+
+
 def test_frozen_patterns_freeze_what_they_name_and_nothing_else() -> None:
     network = architecture().build()
     freeze(network, ["network.mid_block.*", "network.*.attn1.*"])
