@@ -200,7 +200,7 @@ class GoneOnText(Conditions):
         if type(module).__name__ != "CLIPTextModel" or encoder.tokenizer.get_vocab() != known:
             raise UserError(
                 "training.condition_on_trained_text: start must be a text encoder of CLIP's kind with the data "
-                "set's own tokens, such as that of bundled:smallworld; leave start out to begin with random numbers"
+                "set's own tokens, such as that of bundled:smallworld; leave start out to begin anew"
             )
         self.files, self.tokens = dict(files), encoder.tokens
         self.module: nn.Module = copy.deepcopy(module).float().requires_grad_(True)
