@@ -24,7 +24,7 @@ def leave_out(weights: Weights, *, source: Source) -> Weights:
     """Weights without the tensors that a checkpoint's U-Net has too, bit for bit: those that tuning left alone.
 
     weights: of a network of models.unet that started from that U-Net, alone or with others.
-    source: the checkpoint, such as bundled:smallworld.
+    source: the checkpoint, such as bundled:smallworld, or a weights file that a training graph wrote.
     Raises: UserError: nothing is the same in both.
     """
     known, made, left = trunk_tensors(source), {}, 0
@@ -40,20 +40,20 @@ def leave_out(weights: Weights, *, source: Source) -> Weights:
 
 
 @node("models.put_back")
-def put_back(weights: Weights, *, source: Source) -> Weights:
+def put_back(weights: Weights, *, source: Source, trunk: Source | None = None) -> Weights:
     """Weights with what models.leave_out took out of them.
 
     weights: as that gave them.
-    source: the checkpoint that it was given.
+    source: the checkpoint or file that it was given.
+    trunk: the checkpoint that this file has left something out against itself.
     Raises: UserError: something that the network needs is in neither.
     """
     from mezzotint_models.networks import make_network
 
-    known, made = trunk_tensors(source), dict(weights.tensors)
+    known = {**(trunk_tensors(trunk) if trunk else {}), **trunk_tensors(source)}
+    made = dict(weights.tensors)
     several = weights.target == "parts"
     for part, one in parts_of(weights).items():
-        if "denoiser" not in one.meta:
-            continue
         for name, like in make_network(one.meta, {**known, **one.tensors}).state_dict().items():
             if name in one.tensors:
                 continue
@@ -64,10 +64,20 @@ def put_back(weights: Weights, *, source: Source) -> Weights:
 
 
 def trunk_tensors(source: Source) -> Mapping[str, Tensor]:
-    """A checkpoint's U-Net as it is stored, by the names that networks of models.unet have."""
-    from mezzotint_models.description import describe
+    """A checkpoint's U-Net as it is stored, by the names that networks of models.unet have.
+
+    Of a weights file that a training graph wrote, the tensors of all its parts by the names that they have there.
+    """
+    from mezzotint_models.description import PACKED_KEY, describe, read_header, refuse_pickle
+    from mezzotint_models.packed import load_weights
     from mezzotint_models.weights import read_tensors
 
+    path = Path(source.path)
+    if path.is_file():
+        refuse_pickle(path)
+        header = read_header(path)[1]
+        if PACKED_KEY not in header and ("parts" in header or "class" in header):
+            return {name.rpartition("/")[2]: tensor for name, tensor in load_weights(source).tensors.items()}
     found = describe(source)
     if found.layout == "original":
         raise UserError(f"{source.uri}: wanted a diffusers folder or a file of models.pack, got an original file")

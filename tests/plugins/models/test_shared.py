@@ -58,6 +58,27 @@ def test_half_precision_is_compared_in_half_precision(started, tiny):
     assert less.tensors.keys() == leave_out(started, source=tiny.source).tensors.keys()
 
 
+def test_a_file_that_left_something_out_itself_gives_back_the_rest_with_its_trunk(started, tiny, tmp_path):
+    import json
+
+    from safetensors.torch import save_file
+
+    from mezzotint import Source
+
+    less = leave_out(started, source=tiny.source)
+    header = {"mezzotint.target": "parts", "parts": json.dumps(less.meta["parts"])}
+    save_file({n: t.clone() for n, t in less.tensors.items()}, tmp_path / "first.safetensors", header)
+    first = Source("first", str(tmp_path / "first.safetensors"), "1")
+    name = next(iter(less.tensors))
+    moved = started.replace(tensors={**started.tensors, name: started.tensors[name] + 1})
+    second = leave_out(leave_out(moved, source=first), source=tiny.source)
+    assert second.tensors.keys() == {name}
+    again = put_back(second, source=first, trunk=tiny.source)
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in moved.tensors.items())
+    with pytest.raises(UserError, match="is neither in the weights nor in"):
+        put_back(second, source=first)
+
+
 def test_what_is_in_neither_is_named(started, tiny):
     own = next(name for name in started.tensors if "conv_in.weight" in name)
     less = leave_out(started, source=tiny.source)
