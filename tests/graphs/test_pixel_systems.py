@@ -15,6 +15,8 @@ from mezzotint.runtime import Runtime
 from mezzotint.settings import Settings
 from mezzotint.store import MemoryStore
 from mezzotint_smallworld import check
+from mezzotint_smallworld.checker import read
+from mezzotint_smallworld.scene import SHAPES
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image"
 
@@ -45,6 +47,12 @@ def right(image: Any, prompts: list[str], aspect: str = "all") -> float:
     return check(image, prompts=prompts).data["score"][aspect]
 
 
+def seen(picture: torch.Tensor) -> list[str]:
+    """The shapes that the checker sees in [64, 64, 3]."""
+    pixels = picture.mul(255).round().clamp(0, 255).byte().numpy()
+    return [thing.shape for thing in read(pixels).things]
+
+
 def test_inpainting_by_glide_keeps_what_is_known_to_the_bit(run):
     found = run("glide_inpaint", batch=1, steps=2, prompt=["a large red heart"])
     again = run("glide_inpaint", batch=1, steps=2, prompt=["a large blue star"])
@@ -59,7 +67,7 @@ def test_inpainting_by_glide_keeps_what_is_known_to_the_bit(run):
 
 def test_guidance_by_adms_classifier_at_scale_0_is_none_in_either_form(run):
     for form in ("ddim", "ancestral"):
-        shared = {"batch": 1, "steps": 2, "told": [""], "form": form}
+        shared = {"batch": 1, "steps": 2, "told": False, "form": form}
         first, second = (run("adm", label=[label], scale=0, **shared)["small"].data for label in (0, 3))
         assert torch.equal(first, second)
         assert not torch.equal(first, run("adm", label=[3], scale=30, **shared)["small"].data)
@@ -70,15 +78,31 @@ def test_adms_classifier_makes_the_pictures_of_a_class_more_alike(run):
     labels = [number % 8 for number in range(32)]
     spread = {}
     for scale in (0, 4, 60):
-        small = run("adm", label=labels, batch=32, scale=scale, told=[""])["small"].data
+        small = run("adm", label=labels, batch=32, scale=scale, told=False)["small"].data
         spread[scale] = sum(float(small[number::8].var(0).mean()) for number in range(8))
     assert spread[0] > spread[4] > spread[60]
+
+
+@pytest.mark.slow
+def test_adm_shows_the_class_that_it_is_told_and_its_classifier_helps(run):
+    labels = [number % 8 for number in range(32)]
+    shares = []
+    for told, scale in ((False, 0), (True, 0), (True, 10)):
+        pictures = run("adm", label=labels, batch=32, scale=scale, told=told)["image"]
+        shares.append(sum(SHAPES[k] in seen(pictures.data[i]) for i, k in enumerate(labels)))
+    assert shares[0] < 10 and shares[1] > 2 * shares[0] and shares[2] >= shares[1]
 
 
 @pytest.mark.slow
 def test_imagen_shows_what_unseen_captions_say(run, captions):
     image = run("imagen", prompt=captions, batch=24)["image"]
     assert right(image, captions, "shape") >= 60 and right(image, captions, "colour") >= 75
+
+
+@pytest.mark.slow
+def test_glide_shows_what_unseen_captions_say(run, captions):
+    image = run("glide", prompt=captions, batch=24)["image"]
+    assert right(image, captions) >= 75 and right(image, captions, "shape") >= 85
 
 
 @pytest.mark.slow
