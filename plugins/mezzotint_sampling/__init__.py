@@ -30,7 +30,9 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         distance,
         guidance_clip,
         guidance_nodes,
+        interpolation,
         nodes,
+        null_text_node,
         sampler_node,
         shown,
         sigma_nodes,
@@ -45,6 +47,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
         sampler_node.sample, sampler_node.invert, distance.distance, told.condition,
         shown.condition_on_low_res, shown.condition_on_known, shown.keep_known,
+        null_text_node.null_text, null_text_node.guide_by_null_texts, interpolation.interpolate_conditions,
     ):  # fmt: skip
         register(function)
 
@@ -61,12 +64,13 @@ def register_ports(register: Callable[..., None]) -> None:
     )
     from mezzotint_sampling.guidance import ClassifierFree
     from mezzotint_sampling.guidance_schedule import GuidanceSchedule
+    from mezzotint_sampling.null_text import NullText, NullTexts
     from mezzotint_sampling.shown import KeepKnown
 
     for kind in (
         GuidanceSchedule, ClassifierFree, guidance_attention.PerturbedAttention, guidance_attention.SelfAttention,
         guidance_gradient.ClassifierGuidance, guidance_clip.ClipGuidance, guidance_threshold.Threshold,
-        combined.Part, combined.CombinedConditioning, KeepKnown,
+        combined.Part, combined.CombinedConditioning, KeepKnown, NullTexts, NullText,
     ):  # fmt: skip
         register(kind)
 
