@@ -40,18 +40,27 @@ class LayoutEncoder(nn.Module):
 
     A corner's vector is the sum of its row's and its column's: the paper has a table of all corners, which a small
     data set would not fill. The blocks begin as the identity, so that names mean at once what their vectors say.
+    bound: a name's token begins with its corners added to it, so that which name belongs where need not be learnt.
     """
 
     def __init__(
-        self, names: list[str], side: int = 32, objects: int = 2, width: int = 128, layers: int = 2, heads: int = 4
+        self,
+        names: list[str],
+        side: int = 32,
+        objects: int = 2,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        bound: bool = False,
     ) -> None:
         super().__init__()
         if side < 2 or objects < 1 or width % heads:
             raise ValueError("side must be 2 or more, objects 1 or more, and width a multiple of heads")
         self.config: dict[str, Any] = {
             "names": list(names), "side": side, "objects": objects, "width": width, "layers": layers,
-            "heads": heads,
+            "heads": heads, "bound": bound,
         }  # fmt: skip
+        self.bound = bound
         self.grid = Grid(tuple(names), side, objects)
         self.name_embedding = nn.Embedding(len(names), width)
         self.row_embedding, self.column_embedding = nn.Embedding(side, width), nn.Embedding(side, width)
@@ -76,6 +85,9 @@ class LayoutEncoder(nn.Module):
         corner = (tokens - count).clamp(0, side**2 - 1)
         places = self.row_embedding(corner // side) + self.column_embedding(corner % side)
         named = self.name_embedding(tokens.clamp(max=count - 1))
+        if self.bound:
+            objects = places.unflatten(1, (-1, 3))
+            named = named + (objects[:, :, 1] + objects[:, :, 2]).repeat_interleave(3, 1)
         found = torch.where((tokens < count)[..., None], named, places)
         return torch.where((tokens == self.grid.padding)[..., None], self.absent, found)
 

@@ -86,7 +86,9 @@ def caption(scene: Scene, seed: int) -> str:
     objects = [_object_words(thing, rng.random() >= 0.15) for thing in scene.things]
     said = rng.random() >= 0.1
     if scene.relation is None:
-        words = _varied(rng, PLACE_WORDS[scene.things[0].place or "centre"]) if said else ""
+        place = scene.things[0].place
+        said = said and place is not None
+        words = _varied(rng, PLACE_WORDS[place]) if said and place is not None else ""
         if said and rng.random() < 0.1:
             subject = f"{words}, {objects[0]}"
         else:
@@ -112,7 +114,8 @@ def full_caption(scene: Scene) -> str:
     """
     objects = [_object_words(thing, True) for thing in scene.things]
     if scene.relation is None:
-        subject = f"{objects[0]} {PLACE_WORDS[scene.things[0].place or 'centre'][0]}"
+        place = scene.things[0].place
+        subject = objects[0] if place is None else f"{objects[0]} {PLACE_WORDS[place][0]}"
     else:
         subject = f"{objects[0]} {RELATION_WORDS[scene.relation][0]} {objects[1]}"
     return f"{subject}, {_background_words(scene.background, None)}"

@@ -72,6 +72,7 @@ def dataset(
     split: Split = "train",
     unnamed: Share | None = None,
     label: Label = None,
+    anywhere: Share = 0.0,
 ) -> Dataset:
     """The small world as a data set, drawn when it is read.
 
@@ -82,6 +83,7 @@ def dataset(
     things, split: as in smallworld.pictures.
     unnamed: share of scenes with a colour or a shape that captions have no word for; 0.08 if null, 0 with labels.
     label: what the class of a picture is: the shape or the colour of its first thing.
+    anywhere: share of scenes whose things lie anywhere in the frame, which their captions do not say.
 
     Raises: UserError: labels of what has no name.
     """
@@ -92,6 +94,8 @@ def dataset(
         )
     share = unnamed if unnamed is not None else 0.0 if label else 0.08
     config = {"seed": seed, "things": things, "split": split, "unnamed": share, "label": label}
+    if anywhere:
+        config["anywhere"] = anywhere
     return Dataset(reader=READER, config=config, length=count)
 
 
@@ -100,7 +104,8 @@ def scene_of(config: Mapping[str, Any], index: int) -> tuple[Scene, int]:
     from mezzotint_smallworld.scene import sample_scene
 
     seed = int(config["seed"]) + index
-    scene = sample_scene(seed, things=config["things"], unnamed=config["unnamed"], split=config["split"])
+    named = {name: config[name] for name in ("things", "unnamed", "split")}
+    scene = sample_scene(seed, **named, anywhere=config.get("anywhere", 0.0))
     return scene, seed
 
 

@@ -61,10 +61,11 @@ class Thing:
     """One object.
 
     shape, colour, size: names of this module, also the unnamed ones.
-    place: one of PLACES for an object alone, None in a pair.
+    place: one of PLACES for an object alone; None in a pair, and for one that lies anywhere.
     centre: (x, y) of the middle of the outline's box, pixels.
     radius: nominal radius, pixels: that of a circle of this size; HALF_EXTENTS has the others.
     rgb: the jittered colour, 0 to 255.
+    angle: degrees by which it is turned clockwise; what `half_extents` says is of the unturned outline.
     """
 
     shape: str
@@ -74,6 +75,7 @@ class Thing:
     centre: tuple[float, float]
     radius: float
     rgb: Rgb
+    angle: float = 0.0
 
     @property
     def half_extents(self) -> tuple[float, float]:
@@ -116,13 +118,21 @@ def rgb_of(colour: str) -> Rgb:
     return COLOURS[colour] if colour in COLOURS else UNNAMED_COLOURS[colour]
 
 
-def sample_scene(seed: int, *, things: int | None = None, unnamed: float = 0.08, split: Split = "train") -> Scene:
+def sample_scene(
+    seed: int,
+    *,
+    things: int | None = None,
+    unnamed: float = 0.08,
+    split: Split = "train",
+    anywhere: float = 0.0,
+) -> Scene:
     """Draw a scene; the same arguments give the same scene on every machine.
 
     things: 1 or 2 objects; None takes one in 60% of the scenes.
     unnamed: share of scenes with a colour or shape that captions never name, 0 to 1.
     split: "train" has no held-out combination, "test" has only those.
-    Raises: ValueError: things, unnamed or split out of range.
+    anywhere: share of scenes whose things lie anywhere in the frame, which no word says, 0 to 1.
+    Raises: ValueError: things, unnamed, split or anywhere out of range.
     """
     if things not in (None, 1, 2):
         raise ValueError(f"sample_scene: things must be 1, 2 or None, got {things}")
@@ -130,11 +140,17 @@ def sample_scene(seed: int, *, things: int | None = None, unnamed: float = 0.08,
         raise ValueError(f"sample_scene: unnamed must be 0 to 1, got {unnamed}")
     if split not in ("train", "test"):
         raise ValueError(f"sample_scene: split must be 'train' or 'test', got {split!r}")
+    if not 0.0 <= anywhere <= 1.0:
+        raise ValueError(f"sample_scene: anywhere must be 0 to 1, got {anywhere}")
     rng = random.Random(f"{split}/{seed}")
     single = rng.random() < 0.6 if things is None else things == 1
     odd = rng.random() < unnamed
-    looks, arrangement = _sample_looks(rng, single, odd, split)
-    background = _sample_background(rng, [colour for colour, _ in looks])
+    # A draw of its own only where it is asked for: the other scenes stay what they were.
+    scattered = anywhere > 0 and rng.random() < anywhere
+    looks, arrangement = _sample_looks(rng, single, odd, split, ("and",) if scattered else RELATIONS)
+    background = sample_background(rng, [colour for colour, _ in looks])
+    if scattered:
+        return Scene(_scatter(rng, looks), None if single else "and", background, seed, split)
     if single:
         placed: tuple[Thing, ...] = (_place_alone(rng, looks[0], arrangement),)
         return Scene(placed, None, background, seed, split)
@@ -158,14 +174,16 @@ def is_held_out(looks: Sequence[tuple[str, str]], arrangement: str) -> bool:
     return int.from_bytes(digest, "big") % 10 == 0
 
 
-def _sample_looks(rng: random.Random, single: bool, odd: bool, split: str) -> tuple[list[tuple[str, str]], str]:
+def _sample_looks(
+    rng: random.Random, single: bool, odd: bool, split: str, relations: Sequence[str]
+) -> tuple[list[tuple[str, str]], str]:
     while True:
         if single:
             looks = [(rng.choice(tuple(COLOURS)), rng.choice(SHAPES))]
             arrangement = rng.choice(PLACES)
         else:
             looks = _sample_two_looks(rng)
-            arrangement = rng.choice(RELATIONS)
+            arrangement = rng.choice(relations)
         if odd:
             looks[rng.randrange(len(looks))] = _unnamed_look(rng)
         if is_held_out(looks, arrangement) == (split == "test"):
@@ -189,12 +207,14 @@ def _unnamed_look(rng: random.Random) -> tuple[str, str]:
     return colour, shape
 
 
-def _jitter(rng: random.Random, rgb: Rgb) -> Rgb:
+def jittered(rng: random.Random, rgb: Rgb) -> Rgb:
+    """A colour of six steps more or less in each channel."""
     red, green, blue = (min(255, max(0, value + rng.randint(-6, 6))) for value in rgb)
     return red, green, blue
 
 
-def _sample_background(rng: random.Random, taken: list[str]) -> Background:
+def sample_background(rng: random.Random, taken: Sequence[str]) -> Background:
+    """A ground without the colours `taken`, and, of a gradient, without any that it would pass through."""
     draw = rng.random()
     kind = "plain" if draw < 0.66 else "gradient" if draw < 0.83 else "stripes"
     while True:
@@ -203,7 +223,7 @@ def _sample_background(rng: random.Random, taken: list[str]) -> Background:
             continue
         if kind != "gradient" or all(_clear_of(colour, colours) for colour in taken):
             break
-    return Background(kind, colours, tuple(_jitter(rng, COLOURS[name]) for name in colours))
+    return Background(kind, colours, tuple(jittered(rng, COLOURS[name]) for name in colours))
 
 
 def _clear_of(colour: str, ends: Sequence[str]) -> bool:
@@ -232,7 +252,27 @@ def _place_alone(rng: random.Random, look: tuple[str, str], place: str) -> Thing
     elif place in ("top", "bottom"):
         shift = _shift(rng, middle - MARGIN - half_height)
         y = middle + (shift if place == "bottom" else -shift)
-    return Thing(shape, colour, size, place, (x, y), radius, _jitter(rng, rgb_of(colour)))
+    return Thing(shape, colour, size, place, (x, y), radius, jittered(rng, rgb_of(colour)))
+
+
+def _scatter(rng: random.Random, looks: Sequence[tuple[str, str]]) -> tuple[Thing, ...]:
+    """Things in any place where they fit whole, their boxes `GAP` apart; each place is as likely as another."""
+    ranges = ALONE_RADII if len(looks) == 1 else PAIR_RADII
+    while True:
+        found = []
+        for colour, shape in looks:
+            size = rng.choice(SIZES)
+            radius = rng.uniform(*ranges[size])
+            halves = [part * radius for part in HALF_EXTENTS[shape]]
+            x, y = (rng.uniform(MARGIN + half, FRAME - MARGIN - half) for half in halves)
+            found.append(Thing(shape, colour, size, None, (x, y), radius, jittered(rng, rgb_of(colour))))
+        if len(found) == 1 or _apart(*found):
+            return tuple(found)
+
+
+def _apart(first: Thing, second: Thing) -> bool:
+    reach = [a + b + GAP for a, b in zip(first.half_extents, second.half_extents, strict=True)]
+    return any(abs(a - b) >= far for a, b, far in zip(first.centre, second.centre, reach, strict=True))
 
 
 def _shift(rng: random.Random, room: float) -> float:
@@ -275,7 +315,7 @@ def _place_pair(rng: random.Random, looks: Sequence[tuple[str, str]], relation: 
             None,
             (centres[index][0], centres[index][1]),
             radii[index],
-            _jitter(rng, rgb_of(colour)),
+            jittered(rng, rgb_of(colour)),
         )
         for index, (colour, shape) in enumerate(looks)
     )

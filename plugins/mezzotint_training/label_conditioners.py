@@ -51,6 +51,7 @@ def condition_on_layout(
     width: Width = 128,
     layers: Few = 2,
     heads: Few = 4,
+    bound: bool = False,
 ) -> Conditioner:
     """Tell a denoiser the items' boxes with names, by a transformer over their tokens; no boxes tell nothing.
 
@@ -59,11 +60,15 @@ def condition_on_layout(
     side: a box's corner is told as the nearest point of a grid of side times side.
     width: of the tokens: what the denoiser's attention reads.
     layers: of the transformer. heads: of its attention.
+    bound: a name's token begins with its corners added to it, so that which name belongs where need not be learnt;
+    the paper's do not.
 
     Source: Rombach et al. 2022, section 4.3 and appendix E.
     Raises: UserError: a data set without boxes, or with more of them, when training starts.
     """
-    return LayoutConditioner(words, objects=objects, side=side, width=width, layers=layers, heads=heads)
+    return LayoutConditioner(
+        words, objects=objects, side=side, width=width, layers=layers, heads=heads, bound=bound
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +130,7 @@ class LayoutConditioner(Conditioner):
     width: int = 128
     layers: int = 2
     heads: int = 4
+    bound: bool = False
 
     def open(self, ctx: Context, reader: Any, seed: int) -> Layouts:
         from mezzotint_models import start_network
@@ -132,7 +138,7 @@ class LayoutConditioner(Conditioner):
         names = _names(reader)
         config = {
             "names": names, "side": self.side, "objects": self.objects, "width": self.width, "layers": self.layers,
-            "heads": self.heads,
+            "heads": self.heads, "bound": self.bound,
         }  # fmt: skip
         module = start_network("mezzotint.layout_encoder", config)
         if self.words is not None:

@@ -94,6 +94,20 @@ def test_at_the_start_a_names_vector_comes_out_as_it_is():
     assert torch.equal(encoder(tokens)[0, 3:], torch.zeros(3, 16))
 
 
+def test_a_bound_name_begins_with_its_own_corners_and_no_others():
+    boxes = read_boxes([CIRCLE, RING], GRID)
+    tokens = torch.tensor([GRID.tokens(boxes), GRID.tokens(boxes[:1])])
+    plain = LayoutEncoder(list(GRID.names), side=9, objects=2, width=16)
+    bound = LayoutEncoder(list(GRID.names), side=9, objects=2, width=16, bound=True)
+    bound.load_state_dict(plain.state_dict())
+    was, found = plain.embedded(tokens), bound.embedded(tokens)
+    for first in (0, 3):
+        wanted = was[0, first] + was[0, first + 1] + was[0, first + 2]
+        assert torch.allclose(found[0, first], wanted)
+        assert torch.equal(found[0, first + 1 : first + 3], was[0, first + 1 : first + 3])
+    assert torch.equal(found[1, 3:], was[1, 3:])
+
+
 def test_neighbouring_corners_begin_alike_and_far_ones_do_not():
     encoder = LayoutEncoder(["a"], side=32, width=32)
     corner = encoder.grid.corner

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from mezzotint_smallworld.captions import (
+    PLACE_WORDS,
     CaptionError,
     Wanted,
     WantedBackground,
@@ -137,3 +138,13 @@ def test_parse_reads(prompt: str, wanted: Wanted) -> None:
 def test_parse_says_where_and_what(prompt: str, message: str) -> None:
     with pytest.raises(CaptionError, match=message):
         parse(prompt)
+
+
+def test_captions_of_things_anywhere_name_no_place() -> None:
+    words = {word for place in PLACE_WORDS.values() for word in place}
+    for seed in range(300):
+        scene = sample_scene(seed, unnamed=0.0, anywhere=1.0)
+        for text in (full_caption(scene), caption(scene, seed)):
+            assert not any(word in text for word in words)
+            assert parse(text).things[0].place is None
+        assert parse(full_caption(scene)) == wanted_of(scene)

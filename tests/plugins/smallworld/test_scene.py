@@ -10,6 +10,7 @@ import pytest
 from mezzotint_smallworld.scene import (
     COLOURS,
     FRAME,
+    GAP,
     MARGIN,
     PLACES,
     RELATIONS,
@@ -156,8 +157,45 @@ def test_mirrored_wordings_are_held_out_together() -> None:
         ({"things": 3}, "things must be 1, 2 or None, got 3"),
         ({"unnamed": 1.5}, "unnamed must be 0 to 1"),
         ({"split": "dev"}, "split must be 'train' or 'test', got 'dev'"),
+        ({"anywhere": -0.1}, "anywhere must be 0 to 1, got -0.1"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample_scene(0, **arguments)
+
+
+def test_things_anywhere_reach_every_quarter_and_keep_apart_within_the_frame() -> None:
+    scenes = [sample_scene(seed, anywhere=1.0) for seed in range(400)]
+    quarters = Counter()
+    for scene in scenes:
+        assert scene.relation == (None if len(scene.things) == 1 else "and")
+        for thing in scene.things:
+            assert thing.place is None
+            for middle, half in zip(thing.centre, thing.half_extents, strict=True):
+                assert half + MARGIN - 1e-6 <= middle <= FRAME - MARGIN - half + 1e-6
+            if thing.size == "small":
+                quarters[tuple(middle > FRAME / 2 for middle in thing.centre)] += 1
+        if len(scene.things) == 2:
+            first, second = scene.things
+            gaps = [
+                abs(a - b) - (h + k)
+                for a, b, h, k in zip(
+                    first.centre, second.centre, first.half_extents, second.half_extents, strict=True
+                )
+            ]
+            assert max(gaps) >= GAP - 1e-6
+    assert min(quarters[x, y] for x in (False, True) for y in (False, True)) > sum(quarters.values()) / 8
+
+
+def test_a_share_of_things_anywhere_is_that_share() -> None:
+    scattered = sum(sample_scene(seed, things=1, anywhere=0.3).things[0].place is None for seed in range(1000))
+    assert 240 < scattered < 360
+
+
+def test_pairs_anywhere_keep_the_held_out_combinations_of_their_split() -> None:
+    for seed in range(200):
+        for split in ("train", "test"):
+            scene = sample_scene(seed, things=2, unnamed=0.0, split=split, anywhere=1.0)
+            looks = [(thing.colour, thing.shape) for thing in scene.things]
+            assert is_held_out(looks, "and") == (split == "test")
