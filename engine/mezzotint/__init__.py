@@ -19,7 +19,7 @@ _HOME = {
         "NoiseSchedule", "Report", "Sigmas", "TextEncoder", "Video", "Weights",
     ),
     "predictor": ("NoiseLevel", "Prediction", "PredictionKind", "Predictor"),
-    "sites": ("Attend", "AttentionCall", "AttentionSite", "Injector", "SiteKind"),
+    "sites": ("Attend", "AttentionCall", "AttentionSite", "Injector", "Rows", "SiteKind"),
     "context": ("Context", "NoiseSource"),
     "nodes": ("node",),
     "signature": ("Registered",),

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 BUNDLED_NAMESPACES = frozenset(
-    ("image", "models", "sampling", "attention", "video", "training", "families", "metrics", "smallworld")
+    "attention dialogue families image metrics models sampling smallworld training unclip video".split()
 )
 RESERVED_NAMESPACES = frozenset(("flow", "graph", "inputs"))
 

@@ -62,7 +62,8 @@ class Latents(Port):
     data: [B, C, H, W] or [B, C, F, H, W], any float dtype.
     space: which space that is: the autoencoder's fingerprint, or "pixels".
     downscale: pixels per latent along one side.
-    mask: [B, 1, H, W] or None; where it is 0 a sampler keeps `data` (inpainting).
+    mask: [B, K, H, W] or None; where it is 0 a sampler keeps `data` (inpainting). K = 1 holds for the whole run;
+    several hold for a Kth of the run's steps each, the first for the noisiest.
     """
 
     data: Tensor
@@ -112,9 +113,9 @@ class Noise(Port):
 
     kind: "philox" (counter-based: the same numbers on every device, in any batch), "torch" (the CPU generator
     that diffusers and ComfyUI start from) or "brownian" (counter-based too; a step has the increment of
-    one path over it: a finer run follows the same path). seed: sample i of a batch uses seed + i. stream:
-    keeps uses apart. frames: how the frames of a video relate; "mixed" and "progressive" have this `correlation`
-    of any two frames, or of two neighbours.
+    one path over it: a finer run follows the same path). seed: sample i of a batch uses seed + i // copies, so
+    that `copies` neighbours have the same numbers. stream: keeps uses apart. frames: how the frames of a video
+    relate; "mixed" and "progressive" have this `correlation` of any two frames, or of two neighbours.
     """
 
     seed: int
@@ -122,6 +123,7 @@ class Noise(Port):
     stream: str = ""
     frames: Literal["independent", "shared", "mixed", "progressive"] = "independent"
     correlation: float = 0.5
+    copies: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,7 +61,12 @@ class Prediction:
 
 
 class Predictor(Protocol):
-    """A realised denoiser. `x` is [B, C, H, W] or [B, C, F, H, W] in the schedule's own (alpha, sigma) scaling."""
+    """A realised denoiser. `x` is [B, C, H, W] or [B, C, F, H, W] in the schedule's own (alpha, sigma) scaling.
+
+    It may also have `after_step(x, level) -> x`: a sampler's run passes each new sample through it, at the
+    level that the step went to. What such a predictor gathers during a run, `remembered() -> dict` of tensors
+    gives for saving, and `remember(tensors)` takes back when the run goes on later.
+    """
 
     schedule: NoiseSchedule
 

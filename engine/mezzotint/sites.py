@@ -24,7 +24,9 @@ from mezzotint.predictor import NoiseLevel
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Attend", "AttentionCall", "AttentionSite", "Injector", "SiteKind"]
+    from mezzotint.ports import Conditioning
+
+__all__ = ["Attend", "AttentionCall", "AttentionSite", "Injector", "Rows", "SiteKind"]
 
 SiteKind = Literal["self", "cross", "joint", "temporal"]
 
@@ -69,6 +71,32 @@ class AttentionCall:
     key_bias: Tensor | None = None
     scale: float | None = None
     size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whose rows those of one evaluation are: guidance asks about the same samples several times in one batch.
+
+    samples: the number of the sample in its run, for each row. own: whether the row is told what the sample is
+    told, and is not what guidance compares with. frames: of a clip; row r is then frame r % frames of
+    evaluated row r // frames, in the attention calls.
+    """
+
+    samples: tuple[int, ...]
+    own: tuple[bool, ...]
+    frames: int = 1
+
+    @classmethod
+    def of(cls, conditioning: Conditioning | None, batch: int, frames: int = 1) -> Rows:
+        """The rows of an evaluation of `batch` rows, from what samplers and guidance note in the conditioning.
+
+        Without a note, all are own, and samples are counted.
+        """
+        noted = None if conditioning is None else conditioning.extra.get("row")
+        if noted is None or len(noted) != batch:
+            return cls(tuple(range(batch)), (True,) * batch, frames)
+        numbers = [int(number) for number in noted]
+        return cls(tuple(n if n >= 0 else -1 - n for n in numbers), tuple(n >= 0 for n in numbers), frames)
 
 
 Attend = Callable[[AttentionCall], "Tensor"]

@@ -12,7 +12,10 @@ from torch import Tensor
 from mezzotint import Conditioning
 from mezzotint_sampling.combined import CombinedConditioning
 
-__all__ = ["for_batch", "stacked"]
+__all__ = ["ROW", "compared", "for_batch", "numbered", "stacked"]
+
+ROW = "row"
+"""Name of the part of `extra` that says whose row one is, for injectors; see `mezzotint.Rows`."""
 
 
 def for_batch(conditioning: Conditioning, batch: int) -> Conditioning:
@@ -54,6 +57,25 @@ def stacked(*conditionings: Conditioning) -> Conditioning | None:
         return None
     changes = {name: _joined(values) for name, values in fields.items()}
     return first.replace(**changes, extra={name: _joined(values) for name, values in extra.items()})
+
+
+def numbered(conditioning: Conditioning, batch: int) -> Conditioning:
+    """The conditioning for `batch` samples, each row with the number of its sample."""
+    return _noted(conditioning, torch.arange(batch))
+
+
+def compared(conditioning: Conditioning, numbers: Tensor) -> Conditioning:
+    """What guidance compares with, for rows of those numbers: sample i's is -1 - i then."""
+    return _noted(conditioning, torch.where(numbers >= 0, -1 - numbers, numbers))
+
+
+def _noted(conditioning: Conditioning, numbers: Tensor) -> Conditioning:
+    made = for_batch(conditioning, len(numbers))
+    if isinstance(made, CombinedConditioning):
+        return made.replace(
+            parts=tuple(part.replace(conditioning=_noted(part.conditioning, numbers)) for part in made.parts)
+        )
+    return made.replace(extra={**made.extra, ROW: numbers})
 
 
 def _tensor_fields() -> list[dataclasses.Field[Any]]:

@@ -63,7 +63,7 @@ class ClassifierFreePredictor(Wrapped):
         scale = strength(level, self.scale, self.strengths, off=1.0)
         if scale == 1:
             return super().predict(x, level, conditioning)
-        asked = (conditioning or Conditioning(), self.negative)
+        asked = (conditioning or Conditioning(), _compared(self.negative, conditioning))
         positive, negative = (_collapsed(p) for p in self.model.predict_many(x, level, asked))
         weights = tuple(w * scale for w in positive.weights)
         weights += tuple(w * (1 - scale) for w in negative.weights)
@@ -76,6 +76,19 @@ class ClassifierFreePredictor(Wrapped):
         if collapses and isinstance(self.model, ClassifierFreePredictor) and self.model.rescale:
             return self.model
         return unguided(self.model, level)
+
+
+def _compared(negative: Conditioning, conditioning: Conditioning | None) -> Conditioning:
+    """The negative with its rows' numbers, where the run's own conditioning has them."""
+    from mezzotint_sampling.conditioning import ROW, compared
+
+    first = conditioning
+    while getattr(first, "parts", ()):
+        first = first.parts[0].conditioning  # type: ignore[union-attr]
+    if first is None or ROW not in first.extra:
+        return negative
+    # The numbers that are there: under other guidance the batch has several rows of one sample.
+    return compared(negative, first.extra[ROW])
 
 
 def _collapsed(prediction: Prediction) -> Prediction:

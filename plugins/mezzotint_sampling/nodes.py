@@ -113,6 +113,7 @@ def noise(
     frames: Literal["independent", "shared", "mixed", "progressive"] = "independent",
     correlation: Annotated[float, Field(ge=0, le=1)] = 0.5,
     stream: str = "",
+    copies: Annotated[int, Field(ge=1, le=4096)] = 1,
 ) -> Noise:
     """A source of noise for starting points and for samplers that add noise.
 
@@ -124,11 +125,12 @@ def noise(
         a part that all share, or of each with the one before (progressive).
     correlation: of any two frames that are mixed, or of two neighbours of a progressive clip.
     stream: a name that keeps two sources with one seed apart.
+    copies: so many neighbours in a batch get the same noise: a picture and its edits.
 
     Source: mixed and progressive, Ge et al. 2023, "Preserve your own correlation"; their
     alpha is given by correlation = alpha^2 / (1 + alpha^2), for progressive by its square root.
     """
-    return Noise(seed=seed, kind=kind, frames=frames, correlation=correlation, stream=stream)
+    return Noise(seed=seed, kind=kind, frames=frames, correlation=correlation, stream=stream, copies=copies)
 
 
 @node("sampling.empty_latents", version=1)

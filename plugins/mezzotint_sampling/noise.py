@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from mezzotint import Noise
+from mezzotint import Noise, UserError
 from mezzotint_kernels import Draw
 
 if TYPE_CHECKING:
@@ -114,8 +114,40 @@ class GeneratorNumbers:
         return torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self._generators])
 
 
+class CopiedNumbers:
+    """The numbers of a smaller batch of `shape`, each sample's `copies` times in a row."""
+
+    def __init__(self, numbers: Numbers, shape: tuple[int, ...], copies: int, device: str | torch.device) -> None:
+        self._numbers = numbers
+        self._shape = shape
+        self._copies = copies
+        self._device = device
+
+    def at(self, draw: int) -> Tensor:
+        return self._copied(self._numbers.at(draw))
+
+    def known(self, draw: int) -> Tensor:
+        return self._copied(self._numbers.known(draw))
+
+    def between(self, draw: int, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        return self._copied(self._numbers.between(draw, here, there))
+
+    def _copied(self, numbers: Tensor | Draw) -> Tensor:
+        if isinstance(numbers, Draw):
+            numbers = numbers.normals(self._shape, device=self._device)
+        return numbers.repeat_interleave(self._copies, dim=0)
+
+
 def numbers_of(noise: Noise, shape: tuple[int, ...], device: str | torch.device = "cpu") -> Numbers:
-    """The numbers of a noise value for a run on tensors of `shape`, [B, ...]."""
+    """The numbers of a noise value for a run on tensors of `shape`, [B, ...].
+
+    Raises: UserError: a batch that is no multiple of the noise's copies.
+    """
+    if noise.copies > 1:
+        if shape[0] % noise.copies:
+            raise UserError(f"noise with {noise.copies} copies wants batches of a multiple, got {shape[0]}")
+        some = (shape[0] // noise.copies, *shape[1:])
+        return CopiedNumbers(numbers_of(noise.replace(copies=1), some, device), some, noise.copies, device)
     if noise.kind == "torch":
         return GeneratorNumbers(noise, shape, device)
     if noise.kind == "brownian":

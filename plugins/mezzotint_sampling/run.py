@@ -18,6 +18,7 @@ import torch
 
 from mezzotint import NoiseLevel, Sigmas, UserError
 from mezzotint_kernels import Coefficients, StepResult, noise_step
+from mezzotint_sampling.mask_path import mask_at
 from mezzotint_sampling.options import checked_options
 from mezzotint_sampling.path import quotient
 from mezzotint_sampling.protocol import Sampler, State, evaluation_count
@@ -52,7 +53,8 @@ KINDS = ("eps", "v", "x0", "flow")
 class Region:
     """Inpainting: where `mask` is 0 the run keeps `known`, exactly so at the clean end.
 
-    mask: broadcasts to the sample, in 0..1. known: of the sample's shape, clean.
+    mask: [B, K, ...] in 0..1; one of K = 1 broadcasts to the sample, of several each holds for a Kth of the run.
+    known: of the sample's shape, clean.
     """
 
     mask: Tensor
@@ -217,6 +219,7 @@ class _Advance:
         self.check_kind = check_kind
         self.done = done
         self.total = total
+        self.after_step = getattr(predictor, "after_step", None)
 
     def __call__(
         self,
@@ -248,6 +251,8 @@ class _Advance:
                 **self._known(there),
             )
         self._check_finite(result.x0, here)
+        if self.after_step is not None:
+            result = replace(result, x=self.after_step(result.x, there))
         if self.hooks is not None:
             self.hooks.after_step(step=self.done, steps=self.total, x=result.x, x0=result.x0)
         self.done += 1
@@ -288,7 +293,7 @@ class _Advance:
             return {}
         numbers = self.noise.known(self.done + 1) if there.sigma > 0 else None
         return {
-            "mask": self.region.mask,
+            "mask": mask_at(self.region.mask, there),
             "known": self.region.known,
             "known_noise": numbers,
         }

@@ -72,6 +72,8 @@ def sample(
     from mezzotint_sampling.run import Region, levels_of, sampler_named
 
     chosen = sampler_named(sampler, getattr(ctx, "samplers", None))
+    if len(sigmas.sigmas) == 1 and sigmas.sigmas[0] == 0:
+        return latents.replace(data=latents.data.float())  # sampling.skip_steps has left no step
     if latents.mask is not None and not add_noise:
         raise UserError("latents with a mask need add_noise: the known region is noised at every level")
 
@@ -158,7 +160,7 @@ def _run(
 
     from mezzotint_sampling.checks import check_inputs
     from mezzotint_sampling.combined import combining
-    from mezzotint_sampling.conditioning import for_batch
+    from mezzotint_sampling.conditioning import numbered
     from mezzotint_sampling.noise import numbers_of
     from mezzotint_sampling.run import prepared, run
 
@@ -166,16 +168,17 @@ def _run(
     check_inputs(denoiser, conditioning, latents)
     data = latents.data.to(device=ctx.device, dtype=torch.float32)
     numbers = numbers_of(noise, tuple(data.shape), ctx.device)
-    state = _resumed(ctx)
+    predictor = combining(ctx.realise(denoiser))
+    state = _resumed(ctx, predictor)
     result = run(
         chosen,
-        combining(ctx.realise(denoiser)),
-        for_batch(conditioning, data.shape[0]),
+        predictor,
+        numbered(conditioning, data.shape[0]),
         data if state is not None else start(data, numbers),
         sigmas,
         numbers,
         state=state,
-        on_state=lambda now, total: _report(ctx, now, total, latents.space),
+        on_state=lambda now, total: _report(ctx, predictor, now, total, latents.space),
         region=None if region is None else region(data),
         clip=clip,
         hooks=getattr(ctx, "hooks", None),
@@ -191,22 +194,27 @@ def _mask(mask: Any, data: Any) -> Any:
     return mask.unsqueeze(2) if data.dim() == 5 and mask.dim() == 4 else mask
 
 
-def _resumed(ctx: Context) -> State | None:
-    """The state that an interrupted run saved last."""
+def _resumed(ctx: Context, predictor: Any) -> State | None:
+    """The state that an interrupted run saved last; what the predictor remembered then, it remembers again."""
     from mezzotint_sampling.protocol import State
 
     saved = ctx.resume()
     if saved is None:
         return None
     history = tuple(tensor.to(ctx.device) for tensor in saved["history"])
+    if saved.get("remembered"):
+        predictor.remember({name: tensor.to(ctx.device) for name, tensor in saved["remembered"].items()})
     return State(saved["step"], saved["x"].to(ctx.device), history)
 
 
-def _report(ctx: Context, state: State, total: int, space: str) -> None:
+def _report(ctx: Context, predictor: Any, state: State, total: int, space: str) -> None:
     """Save first, so that a cancelled run has lost nothing."""
     from mezzotint_sampling.preview import preview
 
     history = [tensor.cpu() for tensor in state.history]
-    ctx.save_state({"step": state.step, "x": state.x.cpu(), "history": history})
+    saved = {"step": state.step, "x": state.x.cpu(), "history": history}
+    if hasattr(predictor, "remembered"):
+        saved["remembered"] = {name: tensor.cpu() for name, tensor in predictor.remembered().items()}
+    ctx.save_state(saved)
     shown = state.x if state.x0 is None else state.x0
     ctx.progress(state.step, total, lambda: preview(shown, space))
