@@ -29,8 +29,8 @@ of the small world. The captions are of combinations that none of the systems wa
 $ mezzotint run graphs/evaluation/leaderboard.json --count {count}
 ```
 
-`make results` runs it and fills the tables. GLIDE was measured in a run of its own, with the world
-itself beside it, after it had been trained on; its difference is to the world, which latent diffusion equals here.
+`make results` runs it and fills the tables, each in one run. GLIDE, Imagen and DALL-E 2's decoder were trained on
+pictures of one object.
 
 - **obeyed**: per cent of the pictures that are right in everything the caption says, by the small world's checker,
   which reads pixels, and the 95 % bootstrap interval. The columns after it are the same by aspect.

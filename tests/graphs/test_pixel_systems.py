@@ -96,7 +96,7 @@ def test_adm_shows_the_class_that_it_is_told_and_its_classifier_helps(run):
 @pytest.mark.slow
 def test_imagen_shows_what_unseen_captions_say(run, captions):
     image = run("imagen", prompt=captions, batch=24)["image"]
-    assert right(image, captions, "shape") >= 60 and right(image, captions, "colour") >= 75
+    assert right(image, captions) >= 45 and right(image, captions, "shape") >= 80
 
 
 @pytest.mark.slow
