@@ -1,7 +1,7 @@
 """Which token of a source prompt each token of an edited prompt takes the attention of.
 
-Hertz et al. 2022, "Prompt-to-Prompt Image Editing with Cross Attention Control", section 3.2. A mapping is a matrix
-[T, T], (token of the source, token of the edit): the edit's map is P_source mapping.
+Hertz et al. 2022, "Prompt-to-Prompt Image Editing with Cross Attention Control", section 3.2. A mapping is a
+matrix [T, T], (token of the source, token of the edit): the edit's map is P_source mapping.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def replaced(source: Sequence[Sequence[int]], edit: Sequence[Sequence[int]], len
     """The mapping of a replacement, [T, T] float32, each row of it summing to 1: no attention is lost.
 
     source, edit: the columns of each word, in order; as many words in both.
-    length: T, tokens of a padded prompt. Words of as many tokens map one to one; of others, each token of the new word
-    gets an equal part of all of the old one's. Marks and padding keep their order.
+    length: T, tokens of a padded prompt. Words of as many tokens map one to one; of others, each token of the new
+    word gets an equal part of all of the old one's. Marks and padding keep their order.
     Raises: UserError: another number of words.
     """
     import torch
 
     if len(source) != len(edit):
         raise UserError(
-            f"replace wants prompts of the same structure, word for word; the source has {len(source)} words and the "
-            f"edit {len(edit)}. Take the kind refine, which finds the words that both have"
+            f"replace wants prompts of the same structure, word for word; the source has {len(source)} words and "
+            f"the edit {len(edit)}. Take the kind refine, which finds the words that both have"
         )
     mapping = torch.zeros(length, length)
     for old, new in zip(source, edit, strict=True):
@@ -57,7 +57,7 @@ def _others(words: Sequence[Sequence[int]], length: int) -> list[int]:
 def refined(source: Sequence[int], edit: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
     """The mapping of a refinement, and which tokens of the edit have one: [T, T] and [T], float32, 0 or 1.
 
-    source, edit: token ids from the start mark to the end mark. A token that is new has 0 there: its own map counts.
+    source, edit: token ids from the start mark to the end mark. A token that is new has 0: its own map counts.
     Padding behind the end keeps its order.
     """
     import torch

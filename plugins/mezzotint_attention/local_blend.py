@@ -1,7 +1,7 @@
 """Local blend: an edit keeps its source's picture wherever the chosen words do not look.
 
-Hertz et al. 2022, section 4, and the paper's code. The maps of the words are gathered over heads, layers and the steps
-so far; where neither the source's nor the edit's reach the threshold, the edit's sample becomes the source's.
+Hertz et al. 2022, section 4, and the paper's code. The maps of the words are gathered over heads, layers and the
+steps so far; where neither the source's nor the edit's reach the threshold, the edit's sample becomes the source's.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Blending(Opened):
         words = self.blend.words[[sample % prompts for sample in self.rows.samples]]
         maps = word_maps(call, attend, words.repeat_interleave(self.rows.frames, dim=0))
         own = [own for own in self.rows.own for _ in range(self.rows.frames)]
-        seen = maps[own].unflatten(-1, call.size)
+        seen = maps[own].reshape(-1, *call.size)
         self.total = seen if self.total is None else self.total + seen
 
     def after_step(self, x: Tensor, level: NoiseLevel) -> Tensor:
@@ -90,8 +90,8 @@ class _Blending(Opened):
 def word_maps(call: AttentionCall, attend: Attend, words: Tensor) -> Tensor:
     """How much each place looks at some words, the mean over heads: [R, N] float32.
 
-    words: [R, T], a factor for each row's tokens. The maps are those that `attend` uses, edits included: attention is
-    linear in the values, and here the words' factors are the values. No other map is written down.
+    words: [R, T], a factor for each row's tokens. The maps are those that `attend` uses, edits included: attention
+    is linear in the values, and here the words' factors are the values. No other map is written down.
     """
     import torch
 
@@ -103,19 +103,17 @@ def word_maps(call: AttentionCall, attend: Attend, words: Tensor) -> Tensor:
 def blended(x: Tensor, maps: Tensor, prompts: int, threshold: float) -> Tensor:
     """The samples, each edit's replaced by its source's where neither map is above the threshold.
 
-    x: [B, C, H, W] or [B, C, F, H, W]. maps: [B * F, h, w]. Each map is widened by one place, enlarged to the sample's
-    size and divided by its maximum.
+    x: [B, C, H, W] or [B, C, F, H, W]. maps: [B * F, h, w]. Each map is widened by one place, enlarged to the
+    sample's size and divided by its maximum; words of a clip have one maximum in all of its frames.
     """
     from torch.nn import functional
 
     wide = functional.max_pool2d(maps[:, None], 3, stride=1, padding=1)
     large = functional.interpolate(wide, size=tuple(x.shape[-2:]), mode="nearest")
-    frames = x.shape[2] if x.dim() == 5 else 1
-    large = large.unflatten(0, (x.shape[0], frames))  # [B, F, 1, H, W]
-    peak = large.amax((1, 2, 3, 4), keepdim=True)
-    inside = (large / peak.clamp_min(1e-12) > threshold).unflatten(0, (-1, prompts))
-    inside = (inside | inside[:, :1]).flatten(0, 1)
-    where = inside[:, 0] if x.dim() == 4 else inside.transpose(1, 2)
-    groups = x.unflatten(0, (-1, prompts))
-    source = groups[:, :1].expand_as(groups).flatten(0, 1)
-    return x.where(where, source)
+    batch, frames = x.shape[0], x.shape[2] if x.dim() == 5 else 1
+    large = large.view(batch // prompts, prompts, frames, 1, *x.shape[-2:])
+    peak = large.amax((2, 3, 4, 5), keepdim=True).clamp_min(1e-12)
+    inside = large / peak > threshold
+    where = (inside | inside[:, :1]).view(batch, frames, 1, *x.shape[-2:])
+    source = x[[row - row % prompts for row in range(batch)]]
+    return x.where(where[:, 0] if x.dim() == 4 else where.transpose(1, 2), source)

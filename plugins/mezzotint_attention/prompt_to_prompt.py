@@ -1,9 +1,9 @@
 """Prompt-to-prompt: an edited prompt's picture takes over where the source prompt's picture looked.
 
-Hertz et al. 2022. A source and its edits are neighbours in one batch, with the same noise. In cross-attention an edit
-looks where the source's words drew the source; in self-attention its places look at each other as the source's do.
-Only rows that are told the prompts take part: what guidance compares with is left as it is. The edits of the maps are
-folded into the values (`mezzotint_kernels.p2p_attention`), so that no map is ever written down.
+Hertz et al. 2022. A source and its edits are neighbours in one batch, with the same noise. In cross-attention an
+edit looks where the source's words drew the source; in self-attention its places look at each other as the source's
+do. Only rows that are told the prompts take part: what guidance compares with is left as it is. The edits of the maps
+are folded into the values (`mezzotint_kernels.p2p_attention`), so that no map is ever written down.
 """
 
 from __future__ import annotations
@@ -116,11 +116,13 @@ class _Crossing(Opened):
         tokens = self.tables.share.shape[1]
         if call.key.shape[2] != tokens:
             raise UserError(
-                f"prompt-to-prompt was made for prompts of {tokens} tokens; the conditioning has {call.key.shape[2]}: "
-                "encode the prompts with the text encoder that it was given"
+                f"prompt-to-prompt was made for prompts of {tokens} tokens; the conditioning has "
+                f"{call.key.shape[2]}: encode the prompts with the text encoder that it was given"
             )
         if call.bias is not None:
-            raise UserError(f"prompt-to-prompt does not work where places have a bias of their own: {call.site.name}")
+            raise UserError(
+                f"prompt-to-prompt does not work where places have a bias of their own: {call.site.name}"
+            )
         return p2p_attention(
             call.query,
             call.key,
@@ -152,8 +154,8 @@ def source_rows(rows: Rows, edited: Sequence[bool]) -> list[int]:
     """For each row in attention the row of its source, which is told the same way; its own for all but edits.
 
     rows: of B evaluated samples; B * frames numbers are given. edited: for each prompt whether it is an edit.
-    Raises: UserError: the run has a number of samples that the prompts do not divide, or samples come without their
-        source.
+    Raises: UserError: the run has a number of samples that the prompts do not divide, or samples come without
+        their source.
     """
     prompts = len(edited)
     if (max(rows.samples) + 1) % prompts:

@@ -43,13 +43,14 @@ def prompt_to_prompt(
     """Edit a picture by editing its prompt: attention goes where the source's prompt had it go (prompt-to-prompt).
 
     Source and edits are neighbours in a batch: sample i has prompt i % P and the noise of seed + i // P, see
-    sampling.noise's `copies`. A prompt equal to the source's is no edit and comes out as without this node, to the bit.
+    sampling.noise's `copies`. A prompt equal to the source's is no edit: it comes out as without this node, to the
+    bit.
 
     denoiser: the model, guided or not; guidance's negative rows are left alone.
     encoder: of the checkpoint: it says which tokens spell which word.
     prompts: the source, and one or more edits of it, as they are encoded for the run.
-    kind: replace: the same number of words, each in its predecessor's place. refine: words come in or go; those that
-        both prompts have keep their places. reweight: the same prompt, with `weights`.
+    kind: replace: the same number of words, each in its predecessor's place. refine: words come in or go; those
+        that both prompts have keep their places. reweight: the same prompt, with `weights`.
     weights: factors for words of the edits, of any kind of edit: above 1 for more of it, 0 for none.
     cross_until: the part of the run in which cross-attention is the source's.
     self_until: the part of the run in which self-attention is the source's.
@@ -67,7 +68,7 @@ def prompt_to_prompt(
     """
     from mezzotint_attention.injection import inject
     from mezzotint_attention.local_blend import LocalBlend
-    from mezzotint_attention.prompt_to_prompt import CrossEdit, SelfEdit
+    from mezzotint_attention.prompt_to_prompt import SelfEdit
     from mezzotint_attention.sites import Sites
 
     read = _Prompts(ctx.realise(encoder), tuple(prompts))
@@ -132,7 +133,7 @@ class _Prompts:
         return ids[: min(len(self.encoder.tokenizer(text).input_ids), len(ids))]
 
     def words(self, text: str) -> list[list[int]]:
-        """The columns of each word, in order. Raises: UserError: a prompt whose words are not tokens by themselves."""
+        """The columns of each word, in order. Raises: UserError: its words are not tokens by themselves."""
         each = [self.encoder.tokenizer(word, add_special_tokens=False).input_ids for word in text.split()]
         ids, together = self.ids(text), [number for word in each for number in word]
         start = next((i for i in (0, 1) if ids[i : i + len(together)] == together), None)
@@ -165,7 +166,9 @@ def _edit(
         for word, number in given.items():
             for i, there in enumerate(read.places(word, edits, what)):
                 table[i + 1, there] = number
-    edited = [read.ids(text) != read.ids(source) or bool((weight[i] != 1).any()) for i, text in enumerate(read.texts)]
+    edited = [
+        read.ids(text) != read.ids(source) or bool((weight[i] != 1).any()) for i, text in enumerate(read.texts)
+    ]
     return CrossEdit(
         end=float(ends[1:].max()),
         mapping=torch.stack([mapping for mapping, _ in tables]),
@@ -192,7 +195,7 @@ def _table(read: _Prompts, kind: str, edit: str, length: int) -> tuple[Tensor, T
         return refined(read.spelt(source), read.spelt(edit), length)
     if read.ids(source) != read.ids(edit):
         raise UserError(
-            f"{WHERE}: reweight wants the same prompt twice, and weights for its words; got {source!r} and {edit!r}. "
-            "Take replace or refine, which take weights too"
+            f"{WHERE}: reweight wants the same prompt twice, and weights for its words; got {source!r} and "
+            f"{edit!r}. Take replace or refine, which take weights too"
         )
     return torch.eye(length), torch.ones(length)
