@@ -33,19 +33,36 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
+    from mezzotint_attention.layout_guidance import guide_layout
+    from mezzotint_attention.maps import maps
     from mezzotint_attention.prompt_to_prompt_node import prompt_to_prompt
+    from mezzotint_attention.regions import regional_prompts
+    from mezzotint_attention.shared import share
     from mezzotint_attention.sites import sites
 
-    for function in (sites, prompt_to_prompt):
+    for function in (sites, maps, prompt_to_prompt, regional_prompts, share, guide_layout):
         register(function)
 
 
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     """The port of this plugin, and the patches that a recipe can carry."""
+    from mezzotint_attention.layout_guidance import LayoutGuidance
     from mezzotint_attention.local_blend import LocalBlend
     from mezzotint_attention.prompt_to_prompt import CrossEdit, SelfEdit
+    from mezzotint_attention.regions import RegionalPrompts
+    from mezzotint_attention.shared import SharedAttention
     from mezzotint_attention.sites import Sites
+    from mezzotint_attention.store import AttentionStore
 
-    for kind in (Sites, CrossEdit, SelfEdit, LocalBlend):
+    for kind in (
+        Sites,
+        CrossEdit,
+        SelfEdit,
+        LocalBlend,
+        AttentionStore,
+        RegionalPrompts,
+        SharedAttention,
+        LayoutGuidance,
+    ):
         register(kind)

@@ -1,30 +1,61 @@
-"""A denoiser that a node evaluates to look at its attention, and not to sample."""
+"""Ways into a realised denoiser for nodes and injectors that ask it something of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from mezzotint_attention.injection import Injected, Injection
+from mezzotint_attention.injection import Injected
 
 if TYPE_CHECKING:
-    from mezzotint import Context, Denoiser
+    from collections.abc import Sequence
 
-__all__ = ["bare", "looked_at"]
+    from torch import Tensor
 
+    from mezzotint import Attend, AttentionCall, AttentionSite
 
-def looked_at(ctx: Context, denoiser: Denoiser) -> Any:
-    """The denoiser realised with its injections and what changes its weights, and without guidance around it."""
-    kept = tuple(patch for patch in denoiser.patches if isinstance(patch, Injection) or not _guides(patch))
-    return ctx.realise(denoiser.replace(patches=kept))
+__all__ = ["bare", "found", "inside_guidance", "reading", "uninjected"]
 
 
-def _guides(patch: Any) -> bool:
-    """Whether a patch comes from the plugin of samplers: guidance asks the same model in other ways."""
-    return type(patch).__module__.startswith("mezzotint_sampling.")
+def inside_guidance(model: Any) -> Any:
+    """The predictor with all injections and no guidance: one evaluation of it is one of the network."""
+    while not isinstance(model, Injected):
+        model = model.model
+    return model
+
+
+def found(model: Any, kind: type) -> Any:
+    """What the injection of that kind opened, of all that are on the denoiser."""
+    while not (isinstance(model, Injected) and isinstance(model.opened, kind)):
+        model = model.model
+    return model.opened
 
 
 def bare(model: Any) -> Any:
-    """The realised denoiser under its injections: to ask it something of one's own."""
+    """The realised denoiser under its injections."""
     while isinstance(model, Injected):
         model = model.model
     return model
+
+
+@contextmanager
+def reading(model: Any, sites: Sequence[AttentionSite]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """While the block runs, keeps the keys and values [B, H, M, D] of the sites' last call, by their names.
+
+    No other injector works meanwhile.
+    """
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(call: AttentionCall, attend: Attend) -> Tensor:
+        kept[call.site.name] = call.key, call.value
+        return attend(call)
+
+    with uninjected(model), model.inject(keep, sites):
+        yield kept
+
+
+def uninjected(model: Any) -> AbstractContextManager[None]:
+    """No injector on the realised denoiser while the block runs."""
+    without = getattr(model, "uninjected", None)
+    return nullcontext() if without is None else without()

@@ -6,10 +6,22 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 
-from mezzotint import Conditioning, Context, Denoiser, Image, Latents, Mask, Sigmas, TextEncoder, UserError, node
+from mezzotint import (
+    Conditioning,
+    Context,
+    Denoiser,
+    Image,
+    Latents,
+    Mask,
+    NoiseLevel,
+    Sigmas,
+    TextEncoder,
+    UserError,
+    node,
+)
 from mezzotint_attention.injection import inject
 from mezzotint_attention.sites import Sites
-from mezzotint_attention.store import AttentionStore
+from mezzotint_attention.store import AttentionStore, Stored
 from mezzotint_attention.words import columns, prompt_words
 
 if TYPE_CHECKING:
@@ -22,7 +34,7 @@ _RAMP = ((0.0, 0.0, 0.05), (0.45, 0.05, 0.45), (0.95, 0.45, 0.1), (1.0, 0.98, 0.
 
 
 class Maps(NamedTuple):
-    """image: the heat maps over the pictures. masks: the same maps, each from 0 to 1. words: of one row of both."""
+    """image: the heat maps over the pictures. masks: the same, each from 0 to 1. words: one for each of both."""
 
     image: Image
     masks: Mask
@@ -66,34 +78,34 @@ def maps(
     samples: at how many levels in between, evenly; the maps are their mean.
     seed: of the noise.
 
-    returns: for picture 0 each word, then for picture 1, and so on: `image` [B * words, H, W, 3], `masks` [B * words,
-    H, W], of which each reaches from 0, where its word is looked at least, to 1.
-    Raises: UserError: a word that is not in the prompt, a window without a level, pictures and latents of different
-    numbers, a denoiser without such layers.
+    returns: for picture 0 each word, then for picture 1, and so on: `image` [B * words, H, W, 3], and `masks`
+    [B * words, H, W], each from 0, where its word is looked at least, to 1.
+    Raises: UserError: a word that is not in the prompt, a window without a level, pictures and latents of
+    different numbers, a denoiser without such layers.
     """
     import torch
 
-    from mezzotint_attention.looking import looked_at
+    from mezzotint_attention.looking import found, inside_guidance
     from mezzotint_kernels import normals
 
     if len(latents.data) != len(image.data):
         raise UserError(
-            f"attention.maps: got {len(image.data)} pictures and latents of {len(latents.data)}; wanted the pictures "
-            "that models.decode made of them"
+            f"attention.maps: got {len(image.data)} pictures and latents of {len(latents.data)}; wanted the "
+            "pictures that models.decode made of them"
         )
     text = ctx.realise(encoder)
     asked = list(dict.fromkeys(prompt_words(prompt))) if words is None else words
     if not asked:
         raise UserError("attention.maps: the prompt has no words; give one that has")
-    found = tuple(tuple(columns(text, prompt, word, where="attention.maps")) for word in asked)
-    store = AttentionStore(sites=sites or Sites(kinds=("cross", "joint")), words=found)
-    model = looked_at(ctx, inject(denoiser, store))
+    numbers = tuple(tuple(columns(text, prompt, word, where="attention.maps")) for word in asked)
+    store = AttentionStore(sites=sites or Sites(kinds=("cross", "joint")), words=numbers)
+    model = inside_guidance(ctx.realise(inject(denoiser, store)))
     data = latents.data.to(device=ctx.device, dtype=torch.float32)
     noise = torch.cat([normals(seed + i, (1, *data.shape[1:]), device=ctx.device) for i in range(len(data))])
     with torch.no_grad():
         for level in _levels(sigmas, start, end, samples):
             model.predict(level.alpha * data + level.sigma * noise, level, conditioning)
-    seen = model.opened.maps(tuple(data.shape[-2:])).float().cpu()
+    seen = found(model, Stored).maps(tuple(data.shape[-2:])).float().cpu()
     heat = _full_range(seen)
     height, width = image.data.shape[1:3]
     large = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear").clamp(0, 1)
@@ -101,10 +113,8 @@ def maps(
     return Maps(Image(drawn.flatten(0, 1)), Mask(large.flatten(0, 1)), asked * len(data))
 
 
-def _levels(sigmas: Sigmas, start: float, end: float, samples: int) -> list:
+def _levels(sigmas: Sigmas, start: float, end: float, samples: int) -> list[NoiseLevel]:
     """Some levels of a run within its window, evenly."""
-    from mezzotint import NoiseLevel
-
     steps = len(sigmas.sigmas) - 1
     rows = zip(sigmas.alphas, sigmas.sigmas, sigmas.times, strict=True)
     levels = [NoiseLevel(*row, step=i, steps=steps) for i, row in enumerate(rows)][:steps]

@@ -24,7 +24,7 @@ __all__ = ["AttentionStore", "Stored", "indicators", "word_mass"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionStore(Injection):
-    """Watches the cross-attention and keeps, for each place, the weight of some words: a mean over heads and layers.
+    """Watches the cross-attention and keeps, for each place, some words' weight: a mean over heads and layers.
 
     words: for each, the numbers of its tokens. The maps are those after every injection of a lower order.
     """
@@ -74,9 +74,7 @@ class Stored(Opened):
             raise UserError("the attention store has seen no layer: its window or its sites hold nowhere")
         total: Any = 0
         for there, found in self.sums.items():
-            total = total + (
-                found if there == size else functional.interpolate(found, size=size, mode="bilinear")
-            )
+            total = total + (found if there == size else functional.interpolate(found, size=size, mode="bilinear"))
         return total / sum(self.counts.values())
 
 

@@ -72,6 +72,16 @@ class AttentionLayers:
         finally:
             self.injectors.update(before)
 
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """No injector at all while the block runs: for an evaluation of an injector's own."""
+        before = self.injectors
+        self.injectors = {name: () for name in before}
+        try:
+            yield
+        finally:
+            self.injectors = before
+
 
 class _SiteProcessor:
     """One layer's computation: diffusers calls it in place of a processor of its own."""

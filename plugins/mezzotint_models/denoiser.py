@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import (
@@ -104,6 +105,10 @@ class NetworkPredictor:
         if self._layers is None:
             raise UserError("the denoiser has no attention that could be changed")
         return self._layers.inject(injector, sites)
+
+    def uninjected(self) -> AbstractContextManager[None]:
+        """No injector anywhere while the block runs, for what an injector asks of its own."""
+        return nullcontext() if self._layers is None else self._layers.cleared()
 
     @property
     def nbytes(self) -> int:

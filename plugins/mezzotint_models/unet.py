@@ -43,6 +43,10 @@ class UNetPredictor:
         """
         return self._layers.inject(injector, sites)
 
+    def uninjected(self) -> AbstractContextManager[None]:
+        """No injector anywhere while the block runs, for what an injector asks of its own."""
+        return self._layers.cleared()
+
     @property
     def nbytes(self) -> int:
         return nbytes(self.module)

@@ -10,11 +10,18 @@ from mezzotint import hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_sampling.augmentation import noised_low_res
+    from mezzotint_sampling.combined import Part, parts_of, share_of
     from mezzotint_sampling.schedule import alphas_cumprod
 
-__all__ = ["alphas_cumprod", "noised_low_res", "register_nodes", "register_ports", "register_samplers"]
+__all__ = [
+    "Part", "alphas_cumprod", "noised_low_res", "parts_of", "register_nodes", "register_ports",
+    "register_samplers", "share_of",
+]  # fmt: skip
 
-_HOME = {"alphas_cumprod": "schedule", "noised_low_res": "augmentation"}
+_HOME = {
+    "Part": "combined", "alphas_cumprod": "schedule", "noised_low_res": "augmentation", "parts_of": "combined",
+    "share_of": "combined",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from mezzotint import Predictor
 
-__all__ = ["CombinedConditioning", "CombinedPredictor", "Part", "check_windows", "combining", "parts_of"]
+__all__ = [
+    "CombinedConditioning",
+    "CombinedPredictor",
+    "Part",
+    "check_windows",
+    "combining",
+    "parts_of",
+    "share_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +140,7 @@ def _averaged(parts: Sequence[Part], predictions: Sequence[Prediction], x: Tenso
     import torch
 
     plain = torch.tensor([part.weight for part in parts], dtype=x.dtype, device=x.device)
-    shares = torch.stack([_share(part, x).expand(x.shape[0], 1, *x.shape[2:]) for part in parts])
+    shares = torch.stack([share_of(part, x).expand(x.shape[0], 1, *x.shape[2:]) for part in parts])
     plain = plain.view(-1, *[1] * x.dim()).expand_as(shares)
     shares = torch.where(shares.sum(0, keepdim=True) > 0, shares, plain)
     shares = shares / shares.sum(0, keepdim=True)
@@ -140,7 +148,7 @@ def _averaged(parts: Sequence[Part], predictions: Sequence[Prediction], x: Tenso
     return replace(predictions[0], outputs=(total,), weights=(1.0,), rescale=0.0)
 
 
-def _share(part: Part, x: Tensor) -> Tensor:
+def share_of(part: Part, x: Tensor) -> Tensor:
     """weight * mask * area at each place, [B or 1, 1, ...] with as many axes as x."""
     import torch
 
