@@ -7,7 +7,7 @@ from typing import Any
 
 from mezzotint import Report, UserError, node
 
-__all__ = ["row", "table"]
+__all__ = ["figure_at", "row", "table"]
 
 
 @node("metrics.row")
@@ -33,7 +33,7 @@ def row(reports: list[Report], *, label: str, figures: list[str], names: list[st
         raise UserError(f"metrics.row: two figures are called {twice[0]!r}; give names")
     found = {"label": label}
     for report, figure, name in zip(reports, figures, called, strict=True):
-        found[name] = _at(report.data, figure)
+        found[name] = figure_at(report.data, figure, "metrics.row")
     return Report(found)
 
 
@@ -71,7 +71,8 @@ def table(rows: list[Report], *, sort: str = "", descending: bool = True) -> Rep
     return Report({"columns": [*(name for name in columns if name != "rank"), "rank"], "rows": ranked})
 
 
-def _at(data: Mapping[str, Any], path: str) -> Any:
+def figure_at(data: Mapping[str, Any], path: str, where: str) -> Any:
+    """The figure at a path such as "rows.0.distance". Raises: UserError: there is none, or it is several."""
     found: Any = data
     for key in path.split("."):
         if isinstance(found, Mapping) and key in found:
@@ -79,9 +80,9 @@ def _at(data: Mapping[str, Any], path: str) -> Any:
         elif isinstance(found, Sequence) and not isinstance(found, str) and _index(key, len(found)) is not None:
             found = found[int(key)]
         else:
-            raise UserError(f"metrics.row: the report has no figure {path!r}; it has {', '.join(data) or 'none'}")
+            raise UserError(f"{where}: the report has no figure {path!r}; it has {', '.join(data) or 'none'}")
     if isinstance(found, Mapping) or (isinstance(found, Sequence) and not isinstance(found, str)):
-        raise UserError(f"metrics.row: {path!r} is no figure, but {len(found)} of them")
+        raise UserError(f"{where}: {path!r} is no figure, but {len(found)} of them")
     return found
 
 

@@ -78,6 +78,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     )
     from mezzotint_training.events import events
     from mezzotint_training.first_stage import first_stage
+    from mezzotint_training.imagic import fit_conditioning, fit_denoiser, fitted_conditioning
     from mezzotint_training.label_conditioners import condition_on_class_token, condition_on_layout
     from mezzotint_training.latent_start import start_from_latents
     from mezzotint_training.mixture import mix
@@ -88,6 +89,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.train_node import train
     from mezzotint_training.tuning import tune
 
+    for function in (fit_conditioning, fit_denoiser, fitted_conditioning):
+        register(function)
     for function in (condition_on_class_token, condition_on_layout, tune):
         register(function)
     for function in (diffusion, condition_on_labels, condition_on_text, condition_on_trained_text, events):
@@ -119,6 +122,7 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.diffusion import DiffusionObjective
     from mezzotint_training.events import EventLog, write_events
     from mezzotint_training.first_stage import FirstStage
+    from mezzotint_training.imagic import PictureObjective
     from mezzotint_training.label_conditioners import ClassTokenConditioner, LayoutConditioner
     from mezzotint_training.latent_text import DecoderTraining, LatentTraining, TextTraining
     from mezzotint_training.noisy import NoisedClipObjective, NoisyClassifierObjective
@@ -134,5 +138,5 @@ def register_ports(register: Callable[..., None]) -> None:
         register(kind)
     for kind in (ContrastiveObjective, NoisyClassifierObjective, NoisedClipObjective):
         register(kind)
-    for kind in (FirstStage, ClassTokenConditioner, LayoutConditioner, TuningObjective):
+    for kind in (FirstStage, ClassTokenConditioner, LayoutConditioner, TuningObjective, PictureObjective):
         register(kind)

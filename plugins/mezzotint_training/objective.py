@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mezzotint import Port
 
@@ -23,7 +23,11 @@ class Objective(Port):
 
     A plugin derives a frozen dataclass of JSON fields from it, registers that in `register_ports`, and has a node
     that makes one; `training.train` takes any.
+
+    reads_dataset: false for one that holds all that it learns from; `open` is then given no reader.
     """
+
+    reads_dataset: ClassVar[bool] = True
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> Task:
         """Build the networks, on the CPU and in float32, with the same numbers for the same seed.

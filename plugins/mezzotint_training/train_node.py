@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 def train(
     ctx: Context,
     objective: Objective,
-    dataset: Dataset,
+    dataset: Dataset | None = None,
     init: Weights | None = None,
     *,
     partial_init: bool = False,
@@ -66,7 +66,7 @@ def train(
     A loss or gradient that is not finite stops it, with the last good state kept.
 
     objective: networks and loss.
-    dataset: what to learn from.
+    dataset: what to learn from; none for an objective that holds what it learns from itself.
     init: weights of the same networks to start from.
     partial_init: take of `init` what fits by name and shape; the report's "init" says what did not.
     steps: of training; in each, every part of the objective has its turns.
@@ -96,9 +96,7 @@ def train(
 
     if patience and not validate_every:
         raise UserError("training.train: patience counts validations; set validate_every as well")
-    reader = ctx.open_dataset(dataset)
-    if not len(reader):
-        raise UserError("training.train: the data set is empty")
+    reader = _reader(ctx, objective, dataset)
     recipe = Recipe(
         steps=steps, learning_rate=learning_rate, optimiser=optimiser, betas=(betas[0], betas[1]),
         weight_decay=weight_decay, warm_up=warm_up, cool_down=cool_down, clip=clip, ema=ema, seed=seed,
@@ -115,6 +113,19 @@ def train(
         session.preview = lambda: _sheet(session) or draw_curve(session.curve, session.validated)
     session.run()
     return _trained(session, started)
+
+
+def _reader(ctx: Context, objective: Objective, dataset: Dataset | None) -> Any:
+    if not objective.reads_dataset:
+        if dataset is not None:
+            raise UserError("training.train: this objective holds what it learns from; leave the data set out")
+        return None
+    if dataset is None:
+        raise UserError("training.train: wanted a data set, got none; this objective learns from one")
+    reader = ctx.open_dataset(dataset)
+    if not len(reader):
+        raise UserError("training.train: the data set is empty")
+    return reader
 
 
 def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
