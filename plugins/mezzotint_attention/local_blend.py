@@ -1,7 +1,7 @@
 """Local blend: an edit keeps its source's picture wherever the chosen words do not look.
 
 Hertz et al. 2022, section 4, and the paper's code. The maps of the words are gathered over heads, layers and the
-steps so far; where neither the source's nor the edit's reach the threshold, the edit's sample becomes the source's.
+steps so far; where neither the source's nor the edit's reach the threshold, the edit's sample is the source's.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Prompt-to-prompt: an edited prompt's picture takes over where the source prompt's picture looked.
 
 Hertz et al. 2022. A source and its edits are neighbours in one batch, with the same noise. In cross-attention an
-edit looks where the source's words drew the source; in self-attention its places look at each other as the source's
-do. Only rows that are told the prompts take part: what guidance compares with is left as it is. The edits of the maps
-are folded into the values (`mezzotint_kernels.p2p_attention`), so that no map is ever written down.
+edit looks where the source's words drew the source; in self-attention its places look at each other as the
+source's do. Only rows that are told the prompts take part: what guidance compares with is left as it is. Edits of
+maps are folded into the values (`mezzotint_kernels.p2p_attention`), so that no map is ever written down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompt-to-prompt: against written-out maps in float64, without a trace where nothing is edited, blended exactly."""
+"""Prompt-to-prompt: against written-out maps in float64, no trace where nothing is edited, blended exactly."""
 
 from __future__ import annotations
 
