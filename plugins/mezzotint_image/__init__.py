@@ -31,15 +31,17 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
-    from mezzotint_image.batches import batch, select
+    from mezzotint_image.batches import batch, repeat, select
     from mezzotint_image.canvas import composite, crop, pad, solid
     from mezzotint_image.chart import chart
+    from mezzotint_image.folder import load_folder
     from mezzotint_image.masks import mask_combine, mask_from_image, mask_refine, mask_shape
+    from mezzotint_image.outpainting import outpaint
     from mezzotint_image.reading import load
     from mezzotint_image.resizing import resize
     from mezzotint_image.sheet import contact_sheet
 
-    pictures = (load, solid, resize, crop, pad, composite, batch, select, contact_sheet, chart)
+    pictures = (load, load_folder, solid, resize, crop, pad, outpaint, composite, batch, repeat, select, contact_sheet, chart)
     masks = (mask_from_image, mask_shape, mask_refine, mask_combine)
     for function in (*pictures, *masks):
         register(function)

@@ -11,7 +11,7 @@ from mezzotint import Image, UserError, node
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["batch", "select", "with_channels"]
+__all__ = ["batch", "repeat", "select", "with_channels"]
 
 
 @node("image.batch")
@@ -31,6 +31,16 @@ def batch(images: list[Image]) -> Image:
         raise UserError(f"image.batch: a batch has one size, got {', '.join(sizes)}; use image.resize first")
     channels = max(i.data.shape[-1] for i in images)
     return Image(torch.cat([with_channels(i.data, channels) for i in images]))
+
+
+@node("image.repeat")
+def repeat(image: Image, *, count: Annotated[int, Field(ge=1, le=4096)] = 1) -> Image:
+    """Pictures several times over: all of them, then all again, for several results from one picture.
+
+    image: [B, H, W, C].
+    count: how often.
+    """
+    return Image(image.data.repeat(count, 1, 1, 1))
 
 
 @node("image.select")

@@ -111,7 +111,10 @@ def matching_mask(image: Image, mask: Mask | None) -> Tensor:
     if mask is None:
         return torch.zeros(batch, height, width)
     if mask.data.ndim != 3 or mask.data.shape[1:] != (height, width) or mask.data.shape[0] not in (1, batch):
-        raise UserError(f"the mask is {list(mask.data.shape)}, the picture {list(image.data.shape)}")
+        raise UserError(
+            f"the mask is {list(mask.data.shape)}, the picture {list(image.data.shape)}: wanted one size, and one "
+            "mask or one for each picture; resize them together (image.resize takes both)"
+        )
     return mask.data.expand(batch, height, width)
 
 

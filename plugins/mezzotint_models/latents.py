@@ -74,16 +74,26 @@ def set_mask(latents: Latents, mask: Mask, *, cover: bool = True) -> Latents:
     the latents' own; it is reduced to theirs.
     cover: True lets a latent change when any pixel under it should; False takes the mean of those pixels, so
     that edges are soft.
-    Raises: UserError: a mask with another number of samples or frames, or smaller than the latents.
+    Raises: UserError: a mask with another number of samples or frames, or smaller than the latents; one that is 0
+        throughout.
     """
     data, wanted = latents.data, latents.data.shape
     pixels = mask.data.float()
     clip, frames = data.ndim == 5, wanted[2] if data.ndim == 5 else 1
     if pixels.shape[0] not in (1, wanted[0]) or (pixels.ndim == 4 and pixels.shape[1] not in (1, frames)):
-        raise UserError(f"models.set_mask: the mask is {list(pixels.shape)}, the latents are {list(wanted)}")
+        raise UserError(
+            f"models.set_mask: the mask is {list(pixels.shape)}, the latents {list(wanted)}; give one mask, "
+            "or one for each sample"
+        )
     if pixels.shape[-2] < wanted[-2] or pixels.shape[-1] < wanted[-1]:
         raise UserError(
-            f"models.set_mask: the mask is {list(pixels.shape[-2:])}, the latents are {list(wanted[-2:])}"
+            f"models.set_mask: the mask is {list(pixels.shape[-2:])}, the latents {list(wanted[-2:])}; give it "
+            "the picture's size (image.resize takes a mask along)"
+        )
+    if not pixels.any():
+        raise UserError(
+            "models.set_mask: the mask is 0 throughout, so nothing would change; make it white where the picture "
+            "is to change (image.mask_refine with invert, if black was meant), or leave the mask out"
         )
     stacked = pixels.flatten(0, -3).unsqueeze(1)
     small = _reduced(stacked, (wanted[-2], wanted[-1]), cover)

@@ -36,8 +36,10 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_sampling import (
         distance,
         guidance_clip,
+        guidance_edit,
         guidance_nodes,
         interpolation,
+        mask_path,
         nodes,
         null_text_node,
         sampler_node,
@@ -48,9 +50,10 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     for function in (
         nodes.sigmas, sigma_nodes.sigmas_from_list, sigma_nodes.split_sigmas, sigma_nodes.join_sigmas,
+        sigma_nodes.skip_steps,
         nodes.noise, nodes.empty_latents, nodes.guide,
         guidance_nodes.guidance_schedule, guidance_nodes.guide_by_attention, guidance_nodes.guide_by_classifier,
-        guidance_clip.guide_by_clip,
+        guidance_clip.guide_by_clip, guidance_edit.guide_edit, mask_path.change_map, mask_path.shrinking_mask,
         guidance_nodes.threshold, guidance_nodes.limit_condition, guidance_nodes.combine_conditions,
         sampler_node.sample, sampler_node.invert, distance.distance, told.condition,
         shown.condition_on_low_res, shown.condition_on_known, shown.keep_known,
@@ -66,6 +69,7 @@ def register_ports(register: Callable[..., None]) -> None:
         combined,
         guidance_attention,
         guidance_clip,
+        guidance_edit,
         guidance_gradient,
         guidance_threshold,
     )
@@ -76,7 +80,8 @@ def register_ports(register: Callable[..., None]) -> None:
 
     for kind in (
         GuidanceSchedule, ClassifierFree, guidance_attention.PerturbedAttention, guidance_attention.SelfAttention,
-        guidance_gradient.ClassifierGuidance, guidance_clip.ClipGuidance, guidance_threshold.Threshold,
+        guidance_gradient.ClassifierGuidance, guidance_clip.ClipGuidance, guidance_edit.EditGuidance,
+        guidance_threshold.Threshold,
         combined.Part, combined.CombinedConditioning, KeepKnown, NullTexts, NullText,
     ):  # fmt: skip
         register(kind)

@@ -55,8 +55,10 @@ def _check_mask(latents: Latents) -> None:
         return
     data, mask = latents.data.shape, latents.mask.shape
     frames = (1, data[2]) if len(data) == 5 else ()
-    sizes = {(b, 1, *data[-2:]) for b in (1, data[0])}
-    sizes |= {(b, 1, f, *data[-2:]) for b in (1, data[0]) for f in frames}
+    # Any number of masks may follow each other along the run.
+    count = mask[1] if len(mask) > 1 and mask[1] else 1
+    sizes = {(b, count, *data[-2:]) for b in (1, data[0])}
+    sizes |= {(b, count, f, *data[-2:]) for b in (1, data[0]) for f in frames}
     if tuple(mask) not in sizes:
         wanted = " or ".join(str(size) for size in sorted(sizes, key=lambda s: (len(s), s)))
         raise UserError(f"the latents' mask has shape {tuple(mask)}; wanted {wanted}")

@@ -150,4 +150,5 @@ def _keep(latents: Latents, where: str) -> Tensor:
     """1 where the mask is 0, else 0: [B, 1, ...] float32."""
     if latents.mask is None:
         raise UserError(f"{where}: the latents have no mask; models.set_mask says which of them may change")
-    return (latents.mask <= 0).float()
+    # What any mask of a path frees is not known.
+    return (latents.mask.amax(1, keepdim=True) <= 0).float()
