@@ -1,7 +1,7 @@
 """Layout guidance: a word's attention is drawn into its box, by the gradient of where it is.
 
     E = mean over words and boxes of (1 - attention inside / attention everywhere)^2
-    x <- x - scale * sigma / alpha * grad E / |grad E|        between two steps, several times
+    x <- x - scale * sigma * sqrt(E) * grad E / |grad E| * sqrt(size of x)       between two steps, several times
 
 Chen et al. 2024, "Training-free layout control with cross-attention guidance", eq. 5 and 6 (backward guidance).
 The length of a move is given here, so that one scale serves models of any size; there it is the gradient's.
@@ -39,14 +39,14 @@ class LayoutGuidance(Injection):
     """Moves the sample between steps so that words look at their boxes.
 
     words: the numbers of the tokens of each. boxes: (left, top, right, bottom) of each, in 0..1.
-    scale: length of a move, in units of sigma / alpha and of one standard deviation of the latents.
+    scale: length of a move against that of the noise which the sample holds.
     repeat: moves a step.
     """
 
     sites: Sites = field(default_factory=lambda: Sites(kinds=("cross",), parts=("middle", "up")))
     words: tuple[tuple[int, ...], ...] = ()
     boxes: tuple[Box, ...] = ()
-    scale: float = 0.1
+    scale: float = 0.05
     repeat: int = 3
 
     def open(self, model: Predictor, ctx: Context) -> Opened:
@@ -73,7 +73,7 @@ class _Drawing(Opened):
 
         if self.told is None or not self.settings.active(level) or level.sigma == 0 or level.alpha == 0:
             return x
-        length = self.settings.scale * level.sigma / level.alpha * x[0].numel() ** 0.5
+        length = self.settings.scale * level.sigma * x[0].numel() ** 0.5
         for _ in range(self.settings.repeat):
             with torch.enable_grad():
                 sample = x.detach().requires_grad_()
@@ -146,7 +146,7 @@ def guide_layout(
     *,
     prompt: str,
     boxes: Annotated[list[Any], Field(min_length=1)],
-    scale: Annotated[float, Field(ge=0, le=100)] = 0.1,
+    scale: Annotated[float, Field(ge=0, le=100)] = 0.05,
     repeat: Annotated[int, Field(ge=1, le=100)] = 3,
     start: Part01 = 0.0,
     end: Part01 = 0.5,
