@@ -32,6 +32,7 @@ from mezzotint.events import (
     NodeStarted,
     Warned,
 )
+from mezzotint.lazy_packages import forward_replaced
 from mezzotint.services import StepServices, Stop
 from mezzotint.store import MISS
 from mezzotint.values import Value
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from mezzotint.runtime import Runtime
 
 __all__ = ["LostValue", "Outcome", "execute", "value_bytes"]
+
+forward_replaced()  # before there are threads that import
 
 
 class LostValue(Exception):

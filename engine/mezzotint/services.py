@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from mezzotint.errors import Cancelled, NodeTimeout, PluginError, StoreError
 from mezzotint.events import Event, StepDone
-from mezzotint.turns import LOADERS
 
 if TYPE_CHECKING:
     from mezzotint.context import Context
@@ -126,16 +125,11 @@ class StepServices:
             raise PluginError(f"no plugin has the loader {recipe.loader!r} that {recipe.source.uri!r} needs")
         loader = registry.loaders[recipe.loader]
         exclusive = any(patch.mutates for patch in recipe.patches)
-
-        def load() -> Any:
-            with LOADERS.taken():
-                return loader(recipe, ctx)
-
         lease = self._runtime.pool.lease(
-            recipe, load, device=self.device, dtype=self.dtype, exclusive=exclusive, owner=self
-        )
-        with LOADERS.given_up():  # a loader that wants another model must hold up nobody while it waits
-            model = self._models.enter_context(lease)
+            recipe, lambda: loader(recipe, ctx), device=self.device, dtype=self.dtype,
+            exclusive=exclusive, owner=self,
+        )  # fmt: skip
+        model = self._models.enter_context(lease)
         for patch in recipe.patches:
             model = self._models.enter_context(patch.apply(model, ctx))
         self._realised[id(given)] = (given, model)
