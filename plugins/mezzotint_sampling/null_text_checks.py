@@ -33,6 +33,10 @@ def check_null_text(
 
 
 def _check_pictures(latents: Latents) -> None:
+    if latents.data.ndim != 4:
+        raise UserError(
+            f"sampling.null_text: wanted the latents of a picture, [1, C, H, W], got {list(latents.data.shape)}"
+        )
     count = latents.data.shape[0]
     if count != 1:
         raise UserError(

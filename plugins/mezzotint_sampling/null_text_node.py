@@ -20,7 +20,8 @@ __all__ = ["guide_by_null_texts", "null_text"]
 class Inverted(NamedTuple):
     """latents: the noise that the run starts from, at the first level.
     nulls: one null text for each step.
-    report: "steps", a row for each step with its updates, the error before them and after.
+    report: "rebuilt", the mean squared error of the latents that the run leads back to, and "plain", that of
+        guidance by the null that it began from; "steps", a row for each: its updates, the error before and after.
     """
 
     latents: Latents
@@ -42,6 +43,7 @@ def null_text(
     updates: Annotated[int, Field(ge=0, le=10_000)] = 10,
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01,
     tolerance: Annotated[float, Field(ge=0)] = 1e-5,
+    copies: Annotated[int, Field(ge=1, le=64)] = 1,
 ) -> Inverted:
     """Invert a picture by DDIM, and optimise a null text for each step so that guided DDIM leads back to it.
 
@@ -58,6 +60,7 @@ def null_text(
     updates: at most so many of Adam's for each step; 0 leaves the null as it is.
     learning_rate: of the first step, falling to its half towards the last.
     tolerance: a step stops early at this mean squared error, times 1, 3, 5, ... from the first step on.
+    copies: of the noise in the result, neighbours in a batch, one for each prompt of attention.prompt_to_prompt.
 
     The run is saved after each step and goes on from there, bit for bit.
     Raises: UserError: several pictures, guidance on the denoiser, texts or levels that do not fit.
@@ -66,6 +69,7 @@ def null_text(
     import torch
 
     from mezzotint_sampling.combined import combining
+    from mezzotint_sampling.guidance import ClassifierFreePredictor
     from mezzotint_sampling.null_text_checks import check_null_text
     from mezzotint_sampling.null_text_optimisation import Optimisation, optimised
     from mezzotint_sampling.run import levels_of
@@ -74,7 +78,7 @@ def null_text(
     model = combining(ctx.realise(denoiser))
     saved = ctx.resume() or {}
     steps = len(sigmas.sigmas) - 1
-    total = iterations * steps + steps * (updates + 1)
+    total = iterations * steps + steps * (updates + 1) + steps
     path = _path(ctx, model, conditioning, latents, sigmas, iterations, saved, total)
     state = _pursuit(saved, path[0], ctx.device)
 
@@ -91,7 +95,13 @@ def null_text(
     nulls = NullTexts(
         context, negative.replace(context=None), tuple(sigmas.alphas[:-1]), tuple(sigmas.sigmas[:-1]), scale
     )
-    return Inverted(latents.replace(data=path[0], mask=None), nulls, Report({"steps": list(state.rows)}))
+    plain = ClassifierFreePredictor(model, negative, scale)
+    found = {
+        "rebuilt": _error(state.x, path[-1]),
+        "plain": _error(_sampled(ctx, plain, conditioning, path[0], sigmas, total), path[-1]),
+        "steps": list(state.rows),
+    }
+    return Inverted(latents.replace(data=path[0].repeat(copies, 1, 1, 1), mask=None), nulls, Report(found))
 
 
 @node("sampling.guide_by_null_texts")
@@ -141,6 +151,24 @@ def _path(
         on_state=on_state, name="ddim_inversion", options={"iterations": iterations},
     )  # fmt: skip
     return path[::-1]
+
+
+def _sampled(
+    ctx: Context, model: Predictor, conditioning: Conditioning, noise: Tensor, sigmas: Sigmas, total: int
+) -> Tensor:
+    """Where DDIM leads from the noise."""
+    from mezzotint_sampling.noise import numbers_of
+    from mezzotint_sampling.run import run
+
+    steps = len(sigmas.sigmas) - 1
+    return run(
+        "ddim", model, conditioning, noise, sigmas, numbers_of(Noise(seed=0), tuple(noise.shape), ctx.device),
+        on_state=lambda state, _: ctx.progress(total - steps + state.step, total),
+    )  # fmt: skip
+
+
+def _error(got: Tensor, wanted: Tensor) -> float:
+    return (got - wanted).square().mean().item()
 
 
 def _pursuit(saved: Any, noise: Tensor, device: str) -> Any:

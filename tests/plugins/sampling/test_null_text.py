@@ -45,6 +45,8 @@ def test_the_error_is_a_small_part_of_that_of_guidance_with_the_plain_null(
     ours = null_text_node.guide_by_null_texts(denoiser, found.nulls)
     error = back(context(random_model()), plain, found.latents, sigmas)
     assert back(context(random_model()), ours, found.latents, sigmas) < 0.1 * error
+    assert found.report.data["plain"] == pytest.approx(error, rel=1e-4)
+    assert found.report.data["rebuilt"] < 0.1 * error
     assert back(context(random_model()), denoiser, found.latents, sigmas) < 0.1 * error
 
 
@@ -66,6 +68,12 @@ def test_the_start_is_that_of_the_inversion_without_guidance(
     found, sigmas = inverted(context(random_model()), denoiser, updates=0)
     alone = sampler_node.invert(context(random_model()), denoiser, SOURCE, picture(), sigmas, iterations=8)
     assert torch.equal(found.latents.data, alone.data)
+
+
+def test_copies_are_the_same_start_for_each_prompt(denoiser: Denoiser, random_model: Any, context: Any) -> None:
+    one, _ = inverted(context(random_model()), denoiser, steps=2, updates=1)
+    two, _ = inverted(context(random_model()), denoiser, steps=2, updates=1, copies=2)
+    assert torch.equal(two.latents.data, one.latents.data.expand(2, -1, -1, -1))
 
 
 def test_without_updates_it_is_plain_guidance_to_the_bit(
@@ -137,8 +145,8 @@ def test_progress_rises_to_the_total(denoiser: Denoiser, random_model: Any, cont
     ctx = context(random_model())
     inverted(ctx, denoiser, steps=4, tolerance=0.0)
     done = [at for at, _ in ctx.reports]
-    assert done == sorted(done) and {total for _, total in ctx.reports} == {4 * 8 + 4 * 21}
-    assert done[-1] == 4 * 8 + 4 * 21
+    assert done == sorted(done) and {total for _, total in ctx.reports} == {4 * 8 + 4 * 21 + 4}
+    assert done[-1] == 4 * 8 + 4 * 21 + 4
 
 
 def refused(plain: Denoiser, context: Any, match: str, **changes: Any) -> None:
@@ -157,6 +165,8 @@ def test_bad_input_is_refused_with_what_to_do_instead(denoiser: Denoiser, contex
     refused(denoiser, context, "wanted one picture, got 2.*flow.map", latents=several)
     masked = picture().replace(mask=torch.ones(1, 1, 4, 4))
     refused(denoiser, context, "the latents have a mask", latents=masked)
+    clip = picture().replace(data=torch.zeros(1, 3, 2, 4, 4))
+    refused(denoiser, context, "wanted the latents of a picture", latents=clip)
     other = picture().replace(data=torch.zeros(1, 4, 4, 4))
     refused(denoiser, context, "4 channels; the denoiser .* wants 3", latents=other)
     refused(denoiser, context, "pixels to a side", latents=picture().replace(downscale=4))
