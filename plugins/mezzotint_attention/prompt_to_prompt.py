@@ -78,8 +78,8 @@ class EditTables:
     weight: Tensor
 
     @classmethod
-    def at(cls, edit: CrossEdit, rows: Rows, progress: float, device: Tensor) -> EditTables:
-        """The tables of one evaluation, on the device of a tensor."""
+    def at(cls, edit: CrossEdit, rows: Rows, progress: float, like: Tensor) -> EditTables:
+        """The tables of one evaluation, on the device of `like`."""
         import torch
 
         assert edit.mapping is not None and edit.share is not None
@@ -95,7 +95,7 @@ class EditTables:
             (edit.share * holds)[prompts],
             torch.where(holds, edit.weight, 1.0)[prompts],
         )
-        return cls(source, *(table.to(device.device) for table in found))
+        return cls(source, *(table.to(like.device) for table in found))
 
 
 class _Crossing(Opened):
