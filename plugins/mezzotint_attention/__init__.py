@@ -33,6 +33,7 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
+    from mezzotint_attention.image_prompt import picture_prompt
     from mezzotint_attention.layout_guidance import guide_layout
     from mezzotint_attention.maps import maps
     from mezzotint_attention.prompt_to_prompt_node import prompt_to_prompt
@@ -40,13 +41,14 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_attention.shared import share
     from mezzotint_attention.sites import sites
 
-    for function in (sites, maps, prompt_to_prompt, regional_prompts, share, guide_layout):
+    for function in (sites, maps, prompt_to_prompt, regional_prompts, share, guide_layout, picture_prompt):
         register(function)
 
 
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     """The port of this plugin, and the patches that a recipe can carry."""
+    from mezzotint_attention.image_prompt import PicturePrompt
     from mezzotint_attention.layout_guidance import LayoutGuidance
     from mezzotint_attention.local_blend import LocalBlend
     from mezzotint_attention.prompt_to_prompt import CrossEdit, SelfEdit
@@ -64,5 +66,6 @@ def register_ports(register: Callable[..., None]) -> None:
         RegionalPrompts,
         SharedAttention,
         LayoutGuidance,
+        PicturePrompt,
     ):
         register(kind)

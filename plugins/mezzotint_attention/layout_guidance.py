@@ -92,7 +92,8 @@ class _Drawing(Opened):
 
         def watch(call: AttentionCall, attend: Attend) -> Tensor:
             if call.size is not None:
-                mass = word_mass(call, attend, self.settings.words).unflatten(-1, call.size)
+                mass = word_mass(call, attend, self.settings.words)
+                mass = mass.reshape(*mass.shape[:-1], *call.size)
                 seen.append(energy(mass, self.settings.boxes))
             return attend(call)
 

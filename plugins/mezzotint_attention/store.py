@@ -8,7 +8,7 @@ the maps is in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mezzotint import UserError
 from mezzotint_attention.injection import Injection, Opened
@@ -58,7 +58,7 @@ class Stored(Opened):
             raise UserError(f"the tokens of {call.site.name!r} are no picture: no map can be drawn of them")
         assert self.own is not None
         seen = word_mass(call, attend, self.words)[self.own.to(call.query.device)]
-        seen = seen.unflatten(-1, call.size)
+        seen = seen.reshape(*seen.shape[:-1], *call.size)
         self.sums[call.size] = self.sums[call.size] + seen if call.size in self.sums else seen
         self.counts[call.size] = self.counts.get(call.size, 0) + 1
         return attend(call)
@@ -72,10 +72,11 @@ class Stored(Opened):
 
         if not self.sums:
             raise UserError("the attention store has seen no layer: its window or its sites hold nowhere")
-        total: Any = 0
-        for there, found in self.sums.items():
-            total = total + (found if there == size else functional.interpolate(found, size=size, mode="bilinear"))
-        return total / sum(self.counts.values())
+        brought = [
+            found if there == size else functional.interpolate(found, size=size, mode="bilinear")
+            for there, found in self.sums.items()
+        ]
+        return sum(brought[1:], brought[0]) / sum(self.counts.values())
 
 
 def indicators(words: tuple[tuple[int, ...], ...], tokens: int, like: Tensor) -> Tensor:
