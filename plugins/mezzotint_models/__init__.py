@@ -75,6 +75,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.autoencoder import autoencoder
     from mezzotint_models.checkpoint import checkpoint, pack
     from mezzotint_models.classifiers import classifier
+    from mezzotint_models.decoder_tuning import tune_decoder
     from mezzotint_models.denoiser import denoiser
     from mezzotint_models.image_encoders import encode_image, image_encoder
     from mezzotint_models.label_encoders import encode_labels, encode_layout, label_encoder
@@ -91,7 +92,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (text_encoder, language_model, image_encoder, encode_image, classifier):
         register(function)
-    for function in (label_encoder, encode_labels, encode_layout, tuned):
+    for function in (label_encoder, encode_labels, encode_layout, tuned, tune_decoder):
         register(function)
     for function in (unet, denoiser, autoencoder, load_weights, cast, leave_out, put_back, to_latents, to_image):
         register(function)
