@@ -41,9 +41,10 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_image.resizing import resize
     from mezzotint_image.sheet import contact_sheet
 
-    pictures = (load, load_folder, solid, resize, crop, pad, outpaint, composite, batch, repeat, select, contact_sheet, chart)
+    pictures = (load, load_folder, solid, resize, crop, pad, outpaint, composite)
+    sets = (batch, repeat, select, contact_sheet, chart)
     masks = (mask_from_image, mask_shape, mask_refine, mask_combine)
-    for function in (*pictures, *masks):
+    for function in (*pictures, *sets, *masks):
         register(function)
 
 
