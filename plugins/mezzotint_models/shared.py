@@ -39,16 +39,13 @@ def leave_out(weights: Weights, *, source: Source) -> Weights:
     return weights.replace(tensors=made)
 
 
-@node("models.put_back", device=True)
+@node("models.put_back")
 def put_back(weights: Weights, *, source: Source, trunk: Source | None = None) -> Weights:
     """Weights with what models.leave_out took out of them.
 
     weights: as that gave them.
     source: the checkpoint or file that it was given.
     trunk: the checkpoint that this file has left something out against itself.
-
-    It takes its turn with what uses the device, as it builds the network to know what that needs: two threads that
-    import a large library at once can get modules that are not complete.
     Raises: UserError: something that the network needs is in neither.
     """
     from mezzotint_models.networks import make_network
