@@ -9,14 +9,14 @@ self-attention. It carries colour and texture, and does not know what the pictur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from mezzotint import Conditioning, Denoiser, Latents, UserError, node
 from mezzotint_attention.injection import Injection, Opened, inject
-from mezzotint_attention.looking import bare, reading
+from mezzotint_attention.looking import bare, limited, reading
 from mezzotint_attention.sites import Sites
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def picture_prompt(
         )
     if not strength:
         return denoiser
-    chosen = Sites(kinds=("self",)) if sites is None else replace(sites, kinds=sites.kinds or ("self",))
+    chosen = limited(sites, Sites(kinds=("self",)), "attention.picture_prompt")
     patch = PicturePrompt(
         sites=chosen,
         reference=reference.data,

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from mezzotint import Conditioning, Context, Denoiser, TextEncoder, UserError, node
 from mezzotint_attention.injection import Injection, Opened, inject
-from mezzotint_attention.looking import bare, uninjected
+from mezzotint_attention.looking import bare, limited, uninjected
 from mezzotint_attention.sites import Sites
 from mezzotint_attention.store import word_mass
 from mezzotint_attention.words import columns
@@ -171,7 +171,7 @@ def guide_layout(
     words = tuple(tuple(columns(text, prompt, name, where="attention.guide_layout")) for name, _ in asked)
     if not scale:
         return denoiser
-    chosen = sites or Sites(kinds=("cross",), parts=("middle", "up"))
+    chosen = limited(sites, Sites(kinds=("cross",), parts=("middle", "up")), "attention.guide_layout")
     guidance = LayoutGuidance(
         sites=chosen, words=words, boxes=tuple(box for _, box in asked), scale=scale, repeat=repeat,
         start=start, end=end,

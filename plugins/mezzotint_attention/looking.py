@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mezzotint import UserError
 from mezzotint_attention.injection import Injected
+from mezzotint_attention.sites import Sites
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
     from mezzotint import Attend, AttentionCall, AttentionSite
 
-__all__ = ["bare", "found", "inside_guidance", "reading", "uninjected"]
+__all__ = ["bare", "found", "inside_guidance", "limited", "reading", "uninjected"]
 
 
 def inside_guidance(model: Any) -> Any:
@@ -30,6 +33,19 @@ def found(model: Any, kind: type) -> Any:
     while not (isinstance(model, Injected) and isinstance(model.opened, kind)):
         model = model.model
     return model.opened
+
+
+def limited(sites: Sites | None, usual: Sites, where: str) -> Sites:
+    """The layers that a node was given, of the kinds that it works at; the usual ones if it was given none.
+
+    Raises: UserError: layers of another kind.
+    """
+    if sites is None:
+        return usual
+    others = [kind for kind in sites.kinds if kind not in usual.kinds]
+    if others:
+        raise UserError(f"{where} works at layers of kind {' or '.join(usual.kinds)}; sites asks for {others[0]}")
+    return replace(sites, kinds=sites.kinds or usual.kinds)
 
 
 def bare(model: Any) -> Any:

@@ -85,7 +85,7 @@ def maps(
     """
     import torch
 
-    from mezzotint_attention.looking import found, inside_guidance
+    from mezzotint_attention.looking import found, inside_guidance, limited
     from mezzotint_kernels import normals
 
     if len(latents.data) != len(image.data):
@@ -98,7 +98,7 @@ def maps(
     if not asked:
         raise UserError("attention.maps: the prompt has no words; give one that has")
     numbers = tuple(tuple(columns(text, prompt, word, where="attention.maps")) for word in asked)
-    store = AttentionStore(sites=sites or Sites(kinds=("cross", "joint")), words=numbers)
+    store = AttentionStore(sites=limited(sites, Sites(kinds=("cross", "joint")), "attention.maps"), words=numbers)
     model = inside_guidance(ctx.realise(inject(denoiser, store)))
     data = latents.data.to(device=ctx.device, dtype=torch.float32)
     noise = torch.cat([normals(seed + i, (1, *data.shape[1:]), device=ctx.device) for i in range(len(data))])

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from mezzotint import Conditioning, Denoiser, UserError, node
 from mezzotint_attention.injection import Injection, Opened, inject
-from mezzotint_attention.looking import bare, reading
+from mezzotint_attention.looking import bare, limited, reading
 from mezzotint_attention.sites import Sites
 
 if TYPE_CHECKING:
@@ -212,5 +212,11 @@ def regional_prompts(
         return denoiser
     return inject(
         denoiser,
-        RegionalPrompts(sites=sites or Sites(kinds=("cross",)), regions=parts, base=base, start=start, end=end),
+        RegionalPrompts(
+            sites=limited(sites, Sites(kinds=("cross",)), "attention.regional_prompts"),
+            regions=parts,
+            base=base,
+            start=start,
+            end=end,
+        ),
     )

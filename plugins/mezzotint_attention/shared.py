@@ -7,13 +7,14 @@ reference's statistics. Hertz et al. 2023, "Style aligned image generation via s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from mezzotint import Denoiser, UserError, node
 from mezzotint_attention.injection import Injection, Opened, inject
+from mezzotint_attention.looking import limited
 from mezzotint_attention.sites import Sites
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def share(
     """
     if not strength:
         return denoiser
-    chosen = Sites(kinds=("self",)) if sites is None else replace(sites, kinds=sites.kinds or ("self",))
+    chosen = limited(sites, Sites(kinds=("self",)), "attention.share")
     return inject(
         denoiser,
         SharedAttention(sites=chosen, reference=reference, strength=strength, align=align, start=start, end=end),

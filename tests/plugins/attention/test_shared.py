@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mezzotint import AttentionCall, AttentionSite, Denoiser, NoiseLevel, Rows, Source, UserError
+from mezzotint_attention import Sites
 from mezzotint_attention.injection import Evaluation
 from mezzotint_attention.shared import SharedAttention, aligned, share, table_of
 from mezzotint_kernels import attention, normals
@@ -76,6 +77,14 @@ def test_without_strength_or_with_one_picture_nothing_is_done() -> None:
     denoiser = Denoiser(source=Source("none", "", "0"), loader="test.none")
     assert share(denoiser, strength=0.0) is denoiser
     assert opened(Rows((0, 0), (True, False))) is None
+
+
+def test_sites_without_a_kind_are_self_attention_and_those_of_another_kind_are_refused() -> None:
+    denoiser = Denoiser(source=Source("none", "", "0"), loader="test.none")
+    (patch,) = share(denoiser, Sites(parts=("up",))).patches
+    assert patch.sites.kinds == ("self",) and patch.sites.parts == ("up",)
+    with pytest.raises(UserError, match=r"attention.share works at layers of kind self; sites asks for cross"):
+        share(denoiser, Sites(kinds=("cross",)))
 
 
 def test_a_reference_beyond_the_batch_is_an_error() -> None:
