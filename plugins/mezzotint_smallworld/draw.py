@@ -70,6 +70,10 @@ def _ground(background: Background) -> NDArray[np.uint8]:
 def _coverage(thing: Thing) -> tuple[Image.Image, tuple[int, int]]:
     """The outline as an "L" mask that covers the thing's box, and that box's corner."""
     (x, y), (half_width, half_height) = thing.centre, thing.half_extents
+    outline = OUTLINES[thing.shape]
+    if thing.angle:
+        outline = _turned(outline, thing.angle)
+        half_width, half_height = (thing.radius * max(abs(point[axis]) for point in outline) for axis in (0, 1))
     left, top = max(0, math.floor(x - half_width)), max(0, math.floor(y - half_height))
     right = min(FRAME, math.ceil(x + half_width) + 1)
     bottom = min(FRAME, math.ceil(y + half_height) + 1)
@@ -80,7 +84,7 @@ def _coverage(thing: Thing) -> tuple[Image.Image, tuple[int, int]]:
             (x + thing.radius * u - left) * OVERSAMPLE - 0.5,
             (y + thing.radius * v - top) * OVERSAMPLE - 0.5,
         )
-        for u, v in OUTLINES[thing.shape]
+        for u, v in outline
     ]
     pen = ImageDraw.Draw(canvas)
     pen.polygon(points, fill=255)
@@ -100,6 +104,12 @@ def _fitted(shape: str, points: list[Point]) -> list[Point]:
     scale_x = 2 * half_width / (max(xs) - min(xs))
     scale_y = 2 * half_height / (max(ys) - min(ys))
     return [((x - middle_x) * scale_x, (y - middle_y) * scale_y) for x, y in points]
+
+
+def _turned(points: list[Point], angle: float) -> list[Point]:
+    """An outline turned clockwise by degrees around the middle of its box."""
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return [(u * cosine - v * sine, u * sine + v * cosine) for u, v in points]
 
 
 def _turn(angle: float, radius: float = 1.0) -> Point:
