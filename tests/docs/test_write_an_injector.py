@@ -43,12 +43,14 @@ def test_the_first_injector_and_its_node_have_twenty_lines_before_they_are_regis
     assert len([line for line in first.partition("@hookimpl")[0].splitlines() if line.strip()]) <= 20
 
 
+@pytest.mark.timeout(600)
 def test_the_tests_on_the_page_pass(workspace, blocks):
     commands = [c for b in blocks(PAGE) if b.language == "console" for c in b.commands() if c[0] == "pytest"]
     assert commands == [["pytest", "-q", "test_focus.py"]]
     assert "3 passed" in run(workspace, "-m", *commands[0], "-p", "no:cacheprovider")
 
 
+@pytest.mark.timeout(600)
 def test_the_command_on_the_page_draws_a_picture(workspace, blocks):
     (command,) = [c for b in blocks(PAGE) if b.language == "console" for c in b.commands() if c[0] == "mezzotint"]
     run(workspace, "-c", "import sys; from mezzotint.cli import main; sys.exit(main())", *command[1:])
