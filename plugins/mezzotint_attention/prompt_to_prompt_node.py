@@ -57,8 +57,8 @@ def prompt_to_prompt(
     until: for single words of the edits, another `cross_until`.
     self_largest: leave out self-attention among more places than this along a side.
     blend: words of the source or of the edits, outside of which, by their attention, the source's picture stays.
-    threshold: of that attention's maximum; higher ones keep more. 0.3 suits prompts of 77 tokens, 0.35 to 0.5 shorter
-        ones. Nouns say where best: an adjective may look at the rim alone.
+    threshold: of that attention's maximum; more keeps more. 0.3 suits prompts of 77 tokens, 0.35 to 0.5 those
+        of fewer. Nouns say best where: an adjective may look at the rim alone.
     blend_from: the part of the run after which samples are blended.
     blend_largest: the maps for the blend are the largest with no more places than this along a side.
 

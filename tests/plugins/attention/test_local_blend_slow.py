@@ -37,7 +37,7 @@ def graph(**settings: Any) -> dict[str, Any]:
         "edit": {"use": "attention.prompt_to_prompt@1",
                  "inputs": {"denoiser": {"ref": "guided"}, "encoder": {"ref": "model.text_encoder"},
                             "prompts": prompts, "kind": "replace", **settings}},
-        "sigmas": {"use": "sampling.sigmas@1", "inputs": {"denoiser": model, "steps": 20}},
+        "sigmas": {"use": "sampling.sigmas@1", "inputs": {"denoiser": model, "steps": 10}},
         "noise": {"use": "sampling.noise@1", "inputs": {"seed": 0, "copies": 2}},
         "empty": {"use": "sampling.empty_latents@1",
                   "inputs": {"denoiser": model, "width": 64, "height": 64, "batch": 2 * SEEDS}},
@@ -67,11 +67,9 @@ def made(folder: Path, runtime: Runtime, **settings: Any) -> tuple[torch.Tensor,
     return outputs["latents"].data, outputs["image"].data
 
 
-def objects(pictures: torch.Tensor) -> torch.Tensor:
-    """[B, H, W], where the thing on the left is: its colour stands out from the ground."""
-    coloured = pictures.amax(-1) - pictures.amin(-1) > 0.2
-    coloured[..., 36:] = False
-    return coloured
+def coloured(pictures: torch.Tensor) -> torch.Tensor:
+    """[B, H, W], where a thing is: its colour stands out from the ground."""
+    return pictures.amax(-1) - pictures.amin(-1) > 0.2
 
 
 @pytest.mark.slow
@@ -80,22 +78,25 @@ def test_outside_of_the_object_a_local_blend_moves_at_least_five_times_less(tmp_
     runtime = Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
     runs = {
         "without": made(tmp_path, runtime),
-        "with": made(tmp_path, runtime, blend=["circle", "square"], threshold=0.5),
+        "with": made(tmp_path, runtime, blend=["circle", "square"], threshold=0.35),
     }
-    thing = torch.zeros(SEEDS, 64, 64, dtype=torch.bool)
+    things = torch.zeros(SEEDS, 64, 64, dtype=torch.bool)
     for _, pictures in runs.values():
-        thing |= objects(pictures[0::2]) | objects(pictures[1::2])
-    # Latents are 4 pixels a side; those beside the object's count as its own.
-    touched = functional.max_pool2d(thing[:, None].float(), 4)
+        things |= coloured(pictures[0::2]) | coloured(pictures[1::2])
+    circle, star = things.clone(), things.clone()
+    circle[..., 36:], star[..., :38] = False, False
+    # Latents are 4 pixels a side; those beside the circle's count as its own.
+    touched = functional.max_pool2d(circle[:, None].float(), 4)
     outside = functional.max_pool2d(touched, 3, stride=1, padding=1)[:, 0] == 0
-    moved, shown, far = {}, {}, {}
-    for name, (latents, pictures) in runs.items():
-        moved[name] = (latents[1::2] - latents[0::2]).abs().mean(1)[outside].mean().item()
-        far[name] = (pictures[1::2] - pictures[0::2]).abs().mean(-1)[:, :, 38:].mean().item()
-        shown[name] = check(Image(pictures[1::2]), prompts=[EDIT] * SEEDS).data["score"]["all"]
+    latents, far, other, shapes = {}, {}, {}, {}
+    for name, (data, pictures) in runs.items():
+        pixels = (pictures[1::2] - pictures[0::2]).abs().mean(-1)
+        latents[name] = (data[1::2] - data[0::2]).abs().mean(1)[outside].mean().item()
+        far[name], other[name] = pixels[:, :, 38:].mean().item(), pixels[star].mean().item()
+        shapes[name] = check(Image(pictures[1::2]), prompts=[EDIT] * SEEDS).data["score"]["shape"]
+    figures = f"latents {latents}, far pixels {far}, the star {other}, shapes {shapes}"
     assert outside.float().mean() > 0.3
-    assert moved["without"] >= 5 * moved["with"], (moved, far, shown)
-    # The decoder sees the whole picture at once, so that pixels far away move a little with the object.
-    assert far["without"] >= 3 * far["with"], (moved, far, shown)
-    assert shown["with"] >= 80, (moved, far, shown)
-    print(moved, far, shown)
+    # What is left in pixels is the decoder's, which sees the whole picture at once.
+    assert latents["with"] == 0 < latents["without"], figures
+    assert other["without"] >= 5 * other["with"] and far["without"] >= 5 * far["with"], figures
+    assert shapes["with"] >= 85, figures
