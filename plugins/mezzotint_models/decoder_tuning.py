@@ -128,6 +128,6 @@ def _fit(
                 f"models.tune_decoder: the loss is {loss.item()} at step {done + 1}; take a rate below {rate:g}"
             )
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         ctx.progress(done + 1, steps)

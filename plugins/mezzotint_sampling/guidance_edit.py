@@ -69,9 +69,10 @@ class EditGuidance(GradientGuidance):
             made = tower.embed((self._views(shown, level, ctx).flatten(0, 1).movedim(1, -1) + 1) / 2)
             text = wanted.to(made).repeat_interleave(self.views, 0) if len(wanted) > 1 else wanted.to(made)
             text = text.repeat(len(made) // len(text), 1)
-            distance = spherical(made, text).unflatten(0, (len(x0), self.views)).mean(1)
+            distance = spherical(made, text).view(len(x0), self.views).mean(1)
             beyond = ((x0 - x0.clamp(-1, 1)) ** 2).flatten(1).mean(1)
-            return -distance - beyond * (self.range_scale / self.scale)
+            density: Tensor = -distance - beyond * (self.range_scale / self.scale)
+            return density
 
         return of_edit
 

@@ -37,7 +37,7 @@ def homographies(numbers: Tensor) -> Tensor:
     affine[..., :2, 2], affine[..., 2, 2] = shift, 1
     corners = numbers.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     bent = (numbers[..., 4] < _SHARE)[..., None, None]
-    inwards = numbers[..., 5:13].unflatten(-1, (4, 2)) * _DISTORTION * bent
+    inwards = numbers[..., 5:13].reshape(*numbers.shape[:-1], 4, 2) * _DISTORTION * bent
     return affine @ through_points(corners * (1 - inwards), corners.expand_as(inwards))
 
 
@@ -52,7 +52,8 @@ def through_points(places: Tensor, wanted: Tensor) -> Tensor:
     more = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1)
     found = torch.linalg.solve(torch.cat([rows, more], -2), torch.cat([u, v], -1))
     last = torch.ones_like(found[..., :1])
-    return torch.cat([found, last], -1).unflatten(-1, (3, 3)).to(places.dtype)
+    made: Tensor = torch.cat([found, last], -1).view(*found.shape[:-1], 3, 3).to(places.dtype)
+    return made
 
 
 def seen_through(pictures: Tensor, maps: Tensor) -> Tensor:
@@ -74,4 +75,5 @@ def seen_through(pictures: Tensor, maps: Tensor) -> Tensor:
     grid = torch.where(depth > 0.05, moved[..., :2] / depth.clamp_min(0.05), 9.0)
     many = pictures.repeat_interleave(maps.shape[1], 0)
     views = grid_sample(many, grid.flatten(0, 1).to(many), align_corners=False, padding_mode="zeros")
-    return views.unflatten(0, maps.shape[:2])
+    made: Tensor = views.view(*maps.shape[:2], *views.shape[1:])
+    return made
