@@ -25,6 +25,7 @@ _HOME = {
     "signature": ("Registered",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "api": ("LoadedGraph", "load"),
+    "dialogue": ("Dialogue", "Edit", "Turn"),
     "builder": ("GraphBuilder",),
     "runner": ("RunResult",),
     "runtime": ("Runtime", "default_runtime"),
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from mezzotint.builder import GraphBuilder as GraphBuilder
     from mezzotint.context import Context as Context
     from mezzotint.context import NoiseSource as NoiseSource
+    from mezzotint.dialogue import Dialogue as Dialogue
+    from mezzotint.dialogue import Edit as Edit
+    from mezzotint.dialogue import Turn as Turn
     from mezzotint.errors import *  # noqa: F403
     from mezzotint.hookspecs import API_VERSION as API_VERSION
     from mezzotint.hookspecs import hookimpl as hookimpl

@@ -88,6 +88,7 @@ class Contribution:
     writers: dict[type[Port], Writer] = field(default_factory=dict)
     loaders: dict[str, Callable[..., Any]] = field(default_factory=dict)
     samplers: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    interpreters: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def node(self, fn: Callable[..., Any]) -> None:
         """Raises: PluginError: if `fn` is not a node, or its id and version were given before."""
@@ -123,6 +124,12 @@ class Contribution:
         if not (isinstance(name, str) and name):
             raise PluginError(f"register_samplers: a sampler's name is a string, got {name!r}")
         self._function(self.samplers, "sampler", name, fn)
+
+    def interpreter(self, name: str, fn: Callable[..., Any]) -> None:
+        """Raises: PluginError: if the name is no string, was given before, or `fn` is not a function."""
+        if not (isinstance(name, str) and name):
+            raise PluginError(f"register_interpreters: an interpreter's name is a string, got {name!r}")
+        self._function(self.interpreters, "interpreter", name, fn)
 
     @staticmethod
     def _function(table: dict[str, Callable[..., Any]], kind: str, name: str, fn: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Found", "Index", "read_preferences", "source_digest", "source_stamp"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Found:
 
 @dataclass
 class Entry:
-    """What a plugin gave when it last loaded; `gives` maps "nodes", "types", "writers", "loaders", "samplers" and
-    "hooks" to names. error, traceback: why it did not load, if so; `gives` is then of an earlier time."""
+    """What a plugin gave when it last loaded; `gives` maps "nodes", "types", "writers", "loaders", "samplers",
+    "interpreters" and "hooks" to names. error, traceback: why it did not load, if so; `gives` is then of a time
+    before."""
 
     stamp: str
     gives: dict[str, list[str]] = field(default_factory=dict)

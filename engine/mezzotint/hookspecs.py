@@ -49,6 +49,11 @@ def register_samplers(register: Callable[[str, Callable[..., Any]], None]) -> No
     """Call `register("name", sampler)` for each sampler; `docs/hooks.md` has the one shape that samplers have."""
 
 
+@hookspec
+def register_interpreters(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    """Call `register("name", read)` for each reader of what is said in `mezzotint chat`; see `docs/hooks.md`."""
+
+
 @hookspec(firstresult=True)
 def resolve_source(uri: str) -> Path | None:
     """The file or folder that a source such as `bundled:smallworld` stands for, or None if it is not yours."""

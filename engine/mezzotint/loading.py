@@ -34,6 +34,7 @@ _REGISTER = {
     "register_nodes": "node",
     "register_loaders": "loader",
     "register_samplers": "sampler",
+    "register_interpreters": "interpreter",
 }
 
 
@@ -320,5 +321,6 @@ def _gives(contribution: Contribution, hooks: list[str]) -> dict[str, list[str]]
         "writers": sorted(type_name(cls) for cls in contribution.writers),
         "loaders": sorted(contribution.loaders),
         "samplers": sorted(contribution.samplers),
+        "interpreters": sorted(contribution.interpreters),
         "hooks": hooks,
     }

@@ -1,4 +1,4 @@
-"""What plugins have registered: node types, value types, writers, loaders, samplers and hooks, and who gave each.
+"""What plugins have registered: nodes, values, writers, loaders, samplers, interpreters, hooks, and who gave each.
 
 A registry can be filled by hand (`add_node`) or by a `Supply`, which imports a plugin when something of it is
 asked for. No table lets one package shadow another silently: see `Registry.clashes`.
@@ -96,6 +96,7 @@ class Registry:
         self.writers: Table[type[Port], Writer] = Table("writers", type_name, supply)
         self.loaders: Table[str, Callable[..., Any]] = Table("loaders", str, supply)
         self.samplers: Table[str, Callable[..., Any]] = Table("samplers", str, supply)
+        self.interpreters: Table[str, Callable[..., Any]] = Table("interpreters", str, supply)
         self.clashes: dict[str, str] = {}
         """What two packages both give, e.g. "node 'acme.blur'", with the message; neither one's is used."""
         for module in (_values, _ports):
@@ -129,6 +130,7 @@ class Registry:
             (self.writers, contribution.writers),
             (self.loaders, contribution.loaders),
             (self.samplers, contribution.samplers),
+            (self.interpreters, contribution.interpreters),
         ):
             messages += [self._put(table, name, thing, given) for name, thing in things.items()]
         return [m for m in messages if m]

@@ -6,15 +6,39 @@ Scenes, drawing, captions, tokenizer and checker, and the model trained on it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import UserError, hookimpl
 
 if TYPE_CHECKING:
+    from mezzotint_smallworld.captions import (
+        GRADIENT_WORDS,
+        PLACE_WORDS,
+        RELATION_WORDS,
+        STRIPE_WORDS,
+        CaptionError,
+        Wanted,
+        WantedBackground,
+        WantedThing,
+        parse,
+    )
     from mezzotint_smallworld.nodes import check
+    from mezzotint_smallworld.scene import COLOURS, PLACES, SHAPES
 
-__all__ = ["SOURCE", "check", "register_loaders", "register_nodes", "resolve_source"]
+__all__ = [
+    "COLOURS", "GRADIENT_WORDS", "PLACES", "PLACE_WORDS", "RELATION_WORDS", "SHAPES", "SOURCE", "STRIPE_WORDS",
+    "CaptionError", "Wanted", "WantedBackground", "WantedThing", "check", "parse", "register_loaders",
+    "register_nodes", "resolve_source",
+]  # fmt: skip
+
+_HOME = {
+    "check": "nodes", "COLOURS": "scene", "PLACES": "scene", "SHAPES": "scene", "CaptionError": "captions",
+    "GRADIENT_WORDS": "captions", "PLACE_WORDS": "captions", "RELATION_WORDS": "captions",
+    "STRIPE_WORDS": "captions", "Wanted": "captions", "WantedBackground": "captions", "WantedThing": "captions",
+    "parse": "captions",
+}  # fmt: skip
 
 SOURCE = "bundled:smallworld"
 
@@ -61,8 +85,6 @@ def resolve_source(uri: str) -> Path | None:
 
 def __getattr__(name: str) -> Any:
     # For other plugins, which use only the top level; imported when it is touched.
-    if name == "check":
-        from mezzotint_smallworld.nodes import check
-
-        return check
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

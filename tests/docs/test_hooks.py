@@ -120,6 +120,19 @@ def test_the_example_of_register_samplers(example):
     assert [(r.cx, r.c0) for r in rows[:2]] == [(r.cx, r.c0) for r in rows[2:]]
 
 
+def test_the_example_of_register_interpreters(example):
+    registry, _ = example
+    from mezzotint import Dialogue
+
+    read = registry.interpreters["steps"]
+    inputs = {"steps": {"type": "integer", "default": 10}}
+    once = Dialogue("graph.json").after("finer", read(Dialogue("graph.json"), "finer", inputs=inputs))
+    assert once.inputs == {"steps": 20}
+    assert once.after("back", read(once, "back", inputs=inputs)).inputs == {}
+    with pytest.raises(UserError, match="not 'nicer'"):
+        read(once, "nicer", inputs=inputs)
+
+
 def test_the_example_of_resolve_source(example):
     registry, module = example
     assert registry.resolve_source(f"shelf:{module.path.name}") == module.path

@@ -13,6 +13,7 @@ __all__ = ["VERBS", "Flags", "main", "mezzotint"]
 
 VERBS = {
     "run": ("run", "Run a graph and write its outputs."),
+    "chat": ("chat", "Refine one picture in words, turn by turn."),
     "validate": ("validate", "Check graphs: every problem, with its place in the file."),
     "plan": ("plan", "Show what a run would do: steps, what is cached, what would be loaded."),
     "nodes": ("nodes", "List the installed nodes, or show one of them."),
