@@ -16,6 +16,8 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.layout import read_boxes
+    from mezzotint_models.learnt_words import pack_words, worded
+    from mezzotint_models.lora import pack_lora
     from mezzotint_models.networks import (
         build_network,
         pack_network,
@@ -31,7 +33,9 @@ __all__ = [
     "build_network",
     "meta_of",
     "network_of",
+    "pack_lora",
     "pack_network",
+    "pack_words",
     "part_of",
     "parts_of",
     "read_boxes",
@@ -44,6 +48,7 @@ __all__ = [
     "resolve_source",
     "start_network",
     "trunk_tensors",
+    "worded",
 ]
 
 _HOME = {
@@ -51,7 +56,9 @@ _HOME = {
     "build_network": "networks",
     "meta_of": "packed",
     "network_of": "packed",
+    "pack_lora": "lora",
     "pack_network": "networks",
+    "pack_words": "learnt_words",
     "part_of": "networks",
     "parts_of": "networks",
     "read_boxes": "layout",
@@ -60,6 +67,7 @@ _HOME = {
     "register_network": "networks",
     "start_network": "networks",
     "trunk_tensors": "shared",
+    "worded": "learnt_words",
 }
 
 
@@ -77,10 +85,14 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.classifiers import classifier
     from mezzotint_models.decoder_tuning import tune_decoder
     from mezzotint_models.denoiser import denoiser
+    from mezzotint_models.experts import mixture_of_experts
     from mezzotint_models.image_encoders import encode_image, image_encoder
     from mezzotint_models.label_encoders import encode_labels, encode_layout, label_encoder
     from mezzotint_models.language_model import language_model
     from mezzotint_models.latents import decode, encode, set_mask
+    from mezzotint_models.learnt_words import export_words, learnt_words, read_words
+    from mezzotint_models.lora import export_lora, lora, read_lora
+    from mezzotint_models.merging import compress_tuned, merge_concepts
     from mezzotint_models.packed import cast, load_weights
     from mezzotint_models.pixels import to_image, to_latents
     from mezzotint_models.prompt import encode_text
@@ -93,6 +105,10 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     for function in (text_encoder, language_model, image_encoder, encode_image, classifier):
         register(function)
     for function in (label_encoder, encode_labels, encode_layout, tuned, tune_decoder):
+        register(function)
+    for function in (lora, read_lora, export_lora, learnt_words, read_words, export_words):
+        register(function)
+    for function in (merge_concepts, compress_tuned, mixture_of_experts):
         register(function)
     for function in (unet, denoiser, autoencoder, load_weights, cast, leave_out, put_back, to_latents, to_image):
         register(function)
@@ -126,13 +142,17 @@ def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> Non
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.classifiers import Classifier
+    from mezzotint_models.experts import ExpertMixture
     from mezzotint_models.label_encoders import LabelEncoder
+    from mezzotint_models.learnt_words import LearntWords
+    from mezzotint_models.lora import LowRank
     from mezzotint_models.tuned import TunedWeights
 
     register(Architecture)
     register(Classifier)
     register(LabelEncoder)
-    register(TunedWeights)
+    for kind in (TunedWeights, LowRank, LearntWords, ExpertMixture):
+        register(kind)
 
 
 @hookimpl

@@ -162,10 +162,10 @@ def _described(source: Source | None) -> Weights:
             "weights file that a training graph wrote"
         )
     kind = header.get("mezzotint.kind", "full")
-    if kind != "full":
-        raise UserError(f"{source.uri}: holds a {kind} change to a model, wanted a whole model")
+    if kind not in ("full", "difference", "low_rank", "rows"):
+        raise UserError(f"{source.uri}: its header says that it holds {kind!r}, which nothing here is")
     target = header.get("mezzotint.target", "parts" if "parts" in meta else str(meta.get("class")))
-    return Weights({name: name for name in sorted(shapes)}, kind="full", target=target, meta=meta)
+    return Weights({name: name for name in sorted(shapes)}, kind=kind, target=target, meta=meta)
 
 
 def _parsed(key: str, text: str) -> Any:

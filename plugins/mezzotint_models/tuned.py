@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from mezzotint import Denoiser, Patch, Source, UserError, Weights, node
 from mezzotint_models.packed import Part, recipe_for, weights_of
@@ -23,12 +25,13 @@ __all__ = ["TunedWeights", "tuned"]
 class TunedWeights(Patch):
     """Differences that are added to tensors of the same names.
 
-    source, config, weights: of a recipe, see `recipe_for`.
+    source, config, weights: of a recipe, see `recipe_for`. strength: factor of the differences.
     """
 
     source: Source
     config: Mapping[str, Any] = field(default_factory=dict)
     weights: Weights | None = None
+    strength: float = 1.0
     mutates: ClassVar[bool] = True
 
     @contextmanager
@@ -47,7 +50,7 @@ class TunedWeights(Patch):
             with torch.no_grad():
                 for name, change in differences.items():
                     # Added in float32: the model may be in half precision, where small changes would vanish.
-                    moved = there[name].float() + change.to(there[name].device, torch.float32)
+                    moved = there[name].float() + change.to(there[name].device, torch.float32) * self.strength
                     there[name].copy_(moved)
             yield model
         finally:
@@ -67,7 +70,12 @@ def _check(there: Mapping[str, Any], differences: Mapping[str, Any], where: str)
 
 @node("models.tuned")
 def tuned(
-    denoiser: Denoiser, weights: Weights | None = None, *, source: Source | None = None, part: Part = ""
+    denoiser: Denoiser,
+    weights: Weights | None = None,
+    *,
+    source: Source | None = None,
+    part: Part = "",
+    strength: Annotated[float, Field(ge=-10, le=10)] = 1.0,
 ) -> Denoiser:
     """A denoiser with the weights that tuning moved.
 
@@ -75,7 +83,8 @@ def tuned(
     weights: what training gave; in its place, `source`.
     source: a .safetensors file, or its bundled name.
     part: which part of those, where several are differences.
+    strength: how much of the change; 0 is the denoiser itself.
     Raises: UserError: both or neither are given; nothing that was tuned in there.
     """
     _, recipe = recipe_for("tuned", weights, source, part, node="models.tuned")
-    return denoiser.patched(TunedWeights(**recipe))
+    return denoiser if strength == 0 else denoiser.patched(TunedWeights(**recipe, strength=strength))

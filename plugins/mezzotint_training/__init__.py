@@ -84,12 +84,14 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_training.mixture import mix
     from mezzotint_training.nodes import autoencoder, checkpoint, denoiser, text_encoder
     from mezzotint_training.noisy import noised_clip, noisy_classifier
+    from mezzotint_training.personal import personalise
     from mezzotint_training.picture_folder import pictures
     from mezzotint_training.shards import shards
+    from mezzotint_training.together import together
     from mezzotint_training.train_node import train
     from mezzotint_training.tuning import tune
 
-    for function in (fit_conditioning, fit_denoiser, fitted_conditioning):
+    for function in (fit_conditioning, fit_denoiser, fitted_conditioning, personalise, together):
         register(function)
     for function in (condition_on_class_token, condition_on_layout, tune):
         register(function)
@@ -127,6 +129,8 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_training.latent_text import DecoderTraining, LatentTraining, TextTraining
     from mezzotint_training.noisy import NoisedClipObjective, NoisyClassifierObjective
     from mezzotint_training.objective import Objective
+    from mezzotint_training.personal import PersonalObjective
+    from mezzotint_training.together import TogetherObjective
     from mezzotint_training.tuning import TuningObjective
 
     register(EventLog, suffix="tfevents", media_type="application/octet-stream", writer=write_events)
@@ -138,5 +142,13 @@ def register_ports(register: Callable[..., None]) -> None:
         register(kind)
     for kind in (ContrastiveObjective, NoisyClassifierObjective, NoisedClipObjective):
         register(kind)
-    for kind in (FirstStage, ClassTokenConditioner, LayoutConditioner, TuningObjective, PictureObjective):
+    for kind in (
+        FirstStage,
+        ClassTokenConditioner,
+        LayoutConditioner,
+        TuningObjective,
+        PictureObjective,
+        PersonalObjective,
+        TogetherObjective,
+    ):
         register(kind)
