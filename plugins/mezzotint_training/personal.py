@@ -1,9 +1,9 @@
 """`training.personalise`: a few pictures of a subject teach a text-to-image model what it looks like.
 
 One objective; what is trained makes the method. All of the denoiser, with pictures of the subject's class beside
-its own, is DreamBooth (Ruiz et al. 2023). One new word alone is textual inversion (Gal et al. 2022). Keys and values
-of cross-attention and a new word are Custom Diffusion (Kumari et al. 2023). A change of low rank is LoRA (Hu et al.
-2021).
+its own, is DreamBooth (Ruiz et al. 2023). One new word alone is textual inversion (Gal et al. 2022). Keys and
+values of cross-attention and a new word are Custom Diffusion (Kumari et al. 2023). A change of low rank is LoRA
+(Hu et al. 2021).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def personalise(
     prior_weight: of the prior's loss beside that of the pictures.
 
     Raises: UserError: nothing to train; one picture alone; other numbers of prompts; a new word that no prompt
-        has. When training starts: layers that the denoiser does not have, a word that there is, pictures of another
-        size.
+        has. When training starts: layers that the denoiser does not have, a word that there is, pictures of
+        another size.
     """
     _check(denoiser, pictures, prior, prompts, prior_prompts, layers, rank, word)
     return PersonalObjective(
