@@ -60,4 +60,4 @@ class _Finder:
 def forward_replaced(names: frozenset[str] = LAZY) -> None:
     """From now on, let these packages be imported by several threads at once. A second call changes nothing."""
     if not any(isinstance(finder, _Finder) and finder.names == names for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder(names))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder(names))
