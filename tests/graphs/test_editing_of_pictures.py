@@ -43,8 +43,8 @@ def run(runtime):
 
 
 def test_null_text_comes_back_nearer_than_plain_guidance(run):
-    report = run("null_text", steps=6, updates=4, iterations=2).outputs["report"].data
-    # Half is the promise; as shipped it is a hundredth.
+    report = run("null_text", steps=6, updates=5, iterations=2).outputs["report"].data
+    # Half is the promise; as shipped it is less than a hundredth.
     assert report["rebuilt"] <= report["plain"] / 2
     assert len(report["steps"]) == 6
 
