@@ -27,6 +27,15 @@ __all__ = ["LowRank", "export_lora", "lora", "pack_lora", "read_lora"]
 Strength = Annotated[float, Field(ge=-10, le=10)]
 _SIDES = {"lora_A": "A", "lora_down": "A", "lora_B": "B", "lora_up": "B"}
 _PREFIXES = ("base_model.model.", "unet.", "lora_unet_")
+# What diffusers' own scripts wrote over the years, for attention and for other layers.
+_SPELT = (
+    (".processor.", "."),
+    ("to_out_lora.", "to_out.0.lora."),
+    ("_lora.", ".lora."),
+    (".lora_linear_layer.", ".lora."),
+    (".lora.down", ".lora_down"),
+    (".lora.up", ".lora_up"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +178,11 @@ def _named(name: str) -> tuple[str, str]:
     """The layer that a tensor belongs to, and which half it is; "" for another tensor."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
-    parts = name.removesuffix(".weight").removesuffix(".default").split(".")
-    side = _SIDES.get(parts[-1]) or ("alpha" if parts[-1] == "alpha" else "")
-    return ".".join(parts[:-1]), side
+    name = name.removesuffix(".weight").removesuffix(".default")
+    for old, new in _SPELT:
+        name = name.replace(old, new)
+    layer, _, last = name.rpartition(".")
+    return layer, _SIDES.get(last) or ("alpha" if last == "alpha" else "")
 
 
 def _layer(layer: str, there: Mapping[str, Any], where: str) -> str:

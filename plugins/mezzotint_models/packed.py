@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["cast", "load_weights", "meta_of", "network_of", "recipe_for", "record_of"]
 
 Part = Annotated[str, Field(max_length=200)]
+_KINDS: Mapping[str, Literal["full", "difference", "low_rank", "rows"]] = {
+    "full": "full", "difference": "difference", "low_rank": "low_rank", "rows": "rows",
+}  # fmt: skip
 
 
 @node("models.load_weights")
@@ -162,10 +165,10 @@ def _described(source: Source | None) -> Weights:
             "weights file that a training graph wrote"
         )
     kind = header.get("mezzotint.kind", "full")
-    if kind not in ("full", "difference", "low_rank", "rows"):
+    if kind not in _KINDS:
         raise UserError(f"{source.uri}: its header says that it holds {kind!r}, which nothing here is")
     target = header.get("mezzotint.target", "parts" if "parts" in meta else str(meta.get("class")))
-    return Weights({name: name for name in sorted(shapes)}, kind=kind, target=target, meta=meta)
+    return Weights({name: name for name in sorted(shapes)}, kind=_KINDS[kind], target=target, meta=meta)
 
 
 def _parsed(key: str, text: str) -> Any:
