@@ -18,6 +18,8 @@ CALLS = {
     "image.pad": {"image": PICTURE, "mask": MASK, "left": 3, "colour": "red"},
     "image.composite": {"base": PICTURE, "overlay": PICTURE, "mask": MASK, "left": -2, "top": 3},
     "image.batch": {"images": [PICTURE, PICTURE]},
+    "image.repeat": {"image": PICTURE, "count": 2},
+    "image.outpaint": {"image": PICTURE, "right": 3, "multiple_of": 1},
     "image.select": {"image": PICTURE, "index": -1},
     "image.contact_sheet": {"images": [PICTURE, PICTURE], "labels": ["a", "b", 3, 4.5], "cell": 40},
     "image.chart": {"reports": [Report({"rows": [{"a": 1, "b": 2.0}]})], "x": "a", "y": "b", "title": "t"},

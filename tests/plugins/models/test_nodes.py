@@ -41,6 +41,13 @@ def test_models_nodes_keep_every_node_s_promises(tiny, context):
         "models.encode_text": {"encoder": made.text_encoder, "text": ["a red circle", ""]},
         "models.encode": {"autoencoder": made.autoencoder, "image": Image(torch.rand(1, 8, 8, 3))},
         "models.decode": {"autoencoder": made.autoencoder, "latents": latents},
+        "models.tune_decoder": {
+            "autoencoder": made.autoencoder,
+            "latents": latents,
+            "image": Image(torch.rand(1, 8, 8, 3)),
+            "mask": Mask(torch.ones(1, 8, 8)),
+            "steps": 1,
+        },
     }
     for name, inputs in calls.items():
         check_node(_nodes()[name], ctx=context, **inputs)
