@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["prompt_of", "seed_of", "with_prompt", "with_seed"]
 
 Inputs = Mapping[str, Mapping[str, Any]]
-PAINTED: Final = {"method": None, "source": None, "blend": None}
+PAINTED: Final = {"method": None, "source": None, "blend": None, "cross_until": None, "self_until": None}
+RESHAPED: Final = {"cross_until": 0.3, "self_until": 0.1}
+"""How long attention holds a thing that gets another shape: the outline is laid down early in a run."""
 LAST_SEED: Final = 2**53 - 1
 
 
@@ -61,7 +63,8 @@ def with_prompt(dialogue: Dialogue, inputs: Inputs, prompt: str, *, fresh: bool 
     words = _changing(source, prompt)
     if words is None:
         return painted
-    return {"prompt": prompt, **_there({"method": "edit", "source": source, "blend": words or None}, inputs)}
+    edit = {**PAINTED, "method": "edit", "source": source, "blend": words or None}
+    return {"prompt": prompt, **_there({**edit, **(RESHAPED if _reshaped(source, prompt) else {})}, inputs)}
 
 
 def _there(changes: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
@@ -89,6 +92,15 @@ def _changing(source: str, prompt: str) -> list[str] | None:
         for thing in pair
     ]
     return list(dict.fromkeys(nouns))
+
+
+def _reshaped(source: str, prompt: str) -> bool:
+    """Whether a thing gets another shape; prompts in other words than the small world's do not say."""
+    try:
+        old, new = asked(source), asked(prompt)
+    except UserError:
+        return False
+    return [thing.shape for thing in old.things] != [thing.shape for thing in new.things]
 
 
 def _layout(wanted: Wanted) -> tuple[Any, ...]:

@@ -125,6 +125,13 @@ def test_what_attention_cannot_follow_is_painted(sentence):
     assert not {"method", "source", "blend"} & inputs.keys()
 
 
+def test_a_change_of_shape_is_held_for_less_of_the_run_and_the_next_change_of_colour_for_more():
+    star = said(ONE, "turn it into a star")
+    assert (star.inputs["cross_until"], star.inputs["blend"]) == (0.3, ["circle", "star"])
+    back = said(ONE, "turn it into a star", "turn it into a circle", "make it blue")
+    assert "cross_until" not in back.inputs and back.inputs["method"] == "edit"
+
+
 def test_a_change_of_the_background_blends_nothing():
     inputs = said(ONE, "put it on a black background").inputs
     assert inputs["method"] == "edit" and "blend" not in inputs
