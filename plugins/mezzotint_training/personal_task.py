@@ -55,7 +55,8 @@ class PersonalTask(Task):
         self.prompts = [prompt.replace("{}", objective.word) for prompt in objective.prompts]
         self.texts = None if words is not None else self._read(self.prompts)
         self.prior_texts = self._read(objective.prior_prompts) if objective.prior_prompts else None
-        self.start: dict[str, float] = {}
+        # Now: a run that goes on after a kill is past its beginning.
+        self.start = self._figures()
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step * 61 + rank)
@@ -82,10 +83,7 @@ class PersonalTask(Task):
 
     def validate(self, generator: torch.Generator) -> dict[str, float]:
         """Errors on fixed levels and noise, of the subject's pictures and the prior's, now and at first."""
-        found = self._figures()
-        if not self.start:
-            self.start = found
-        return {**found, **{f"{name}_at_first": value for name, value in self.start.items()}}
+        return {**self._figures(), **{f"{name}_at_first": value for name, value in self.start.items()}}
 
     @torch.no_grad()
     def _figures(self) -> dict[str, float]:
@@ -148,7 +146,9 @@ class PersonalTask(Task):
         noise = torch.randn(clean.shape, generator=generator, device=generator.device)
         times, noise = times.to(clean.device), noise.to(clean.device)
         alpha, sigma = self.process.at(times, clean)
-        output = self.unet(alpha * clean + sigma * noise, times, Conditioning(context=context)).float()
+        output = self.unet(
+            alpha * clean + sigma * noise, times, Conditioning(context=context.to(clean.device))
+        ).float()
         return (output - target_of(self.process.kind, clean, noise, alpha, sigma)).square().flatten(1).mean(1)
 
 
