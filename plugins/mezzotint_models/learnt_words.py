@@ -96,7 +96,8 @@ def read_words(
 def export_words(weights: Weights, *, part: Part = "") -> Weights:
     """Learnt words as an embedding file that diffusers and the web UIs read: the word's rows under its name.
 
-    weights: what training gave. part: which part of those, where several are words.
+    weights: what training gave.
+    part: which part of those, where several are words.
     Raises: UserError: no words in there.
     """
     _, recipe = recipe_for("words", weights, None, part, node="models.export_words")

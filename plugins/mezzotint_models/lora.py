@@ -125,7 +125,8 @@ def read_lora(source: Source) -> Weights:
 def export_lora(weights: Weights, *, part: Part = "") -> Weights:
     """A LoRA as a file that diffusers reads (`load_lora_weights`): lora_A and lora_B below `unet.`.
 
-    weights: what training gave, or models.read_lora. part: which part of those, where several are LoRAs.
+    weights: what training gave, or models.read_lora.
+    part: which part of those, where several are LoRAs.
     Raises: UserError: no LoRA in there.
     """
     _, recipe = recipe_for("lora", weights, None, part, node="models.export_lora")

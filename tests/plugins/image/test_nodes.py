@@ -46,7 +46,8 @@ def test_loading_keeps_every_node_s_promises(tmp_path):
 
     to_pillow(PICTURE.data[0]).save(tmp_path / "a.png")
     check_node(_nodes()["image.load"], path=tmp_path / "a.png", channels=4)
+    check_node(_nodes()["image.load_folder"], path=tmp_path)
 
 
 def test_every_image_node_is_checked_here():
-    assert set(_nodes()) == {*CALLS, "image.load"}
+    assert set(_nodes()) == {*CALLS, "image.load", "image.load_folder"}

@@ -9,7 +9,7 @@ import mezzotint_models
 from mezzotint import Image, Latents, Mask, Weights
 from mezzotint.testing import check_node, fake_context
 from mezzotint_image.tensors import write_weights
-from mezzotint_models import pack_network
+from mezzotint_models import pack_lora, pack_network, pack_words
 from mezzotint_models.architecture import unet
 from mezzotint_models.checkpoint import checkpoint
 from mezzotint_models.denoiser import denoiser
@@ -54,6 +54,8 @@ def test_models_nodes_keep_every_node_s_promises(tiny, context):
     # What reads language models and CLIP has fixtures of its own: test_language_model.py, test_clip_towers.py.
     elsewhere = {"models.language_model", "models.leave_out", "models.put_back"}
     elsewhere |= {"models.image_encoder", "models.encode_image", "models.text_encoder"}
+    # test_merging.py, test_experts.py.
+    elsewhere |= {"models.merge_concepts", "models.mixture_of_experts"}
     assert set(calls) | set(_of_weights(tiny)) | elsewhere == set(_nodes())
 
 
@@ -65,6 +67,8 @@ def _of_weights(tiny) -> dict:
     names = {"class": pack_network(ClassTokens(["ring", "star"], 8), label_encoder={"kind": "class"})}
     names["layout"] = pack_network(LayoutEncoder(["ring"], 4, 2, 8, 1, 2), label_encoder={"kind": "layout"})
     judge = NoisyEncoder(size=8, channels=[8, 8], head_channels=8, outputs=2)
+    adapter = pack_lora({"q.lora_A.weight": torch.randn(2, 3), "q.lora_B.weight": torch.randn(4, 2)})
+    words = pack_words({"<thing>": torch.randn(2, 64)})
     moved = {name: tensor * 0.01 for name, tensor in network.tensors.items()}
     return {
         "models.unet": {"size": 16, "attention": "joint", "context": 4},
@@ -81,6 +85,17 @@ def _of_weights(tiny) -> dict:
             "denoiser": denoiser(network),
             "weights": Weights(moved, target="difference", meta={"class": "x", "config": {}, "tuned": {}}),
         },
+        "models.compress_tuned": {
+            "weights": Weights(
+                {"q.weight": torch.randn(4, 3)}, target="differences", meta={"class": "x", "config": {}, "tuned": {}}
+            ),
+        },
+        "models.lora": {"denoiser": denoiser(network), "weights": adapter},
+        "models.export_lora": {"weights": adapter},
+        "models.read_lora": {"source": adapter},
+        "models.learnt_words": {"encoder": checkpoint(tiny.source).text_encoder, "weights": words},
+        "models.export_words": {"weights": words},
+        "models.read_words": {"source": words},
         "models.to_latents": {"image": Image(torch.rand(1, 8, 8, 3))},
         "models.to_image": {"latents": Latents(torch.randn(1, 3, 8, 8), space="pixels", downscale=1)},
         "models.load_weights": {"source": network},
@@ -92,5 +107,9 @@ def test_nodes_of_weights_that_say_what_they_are_keep_every_node_s_promises(tiny
     path = tmp_path / "net.safetensors"
     path.write_bytes(write_weights(calls["models.load_weights"]["source"])[0])
     calls["models.load_weights"] = {"source": source_of(path)}
+    for name in ("models.read_lora", "models.read_words"):
+        file = tmp_path / f"{name}.safetensors"
+        file.write_bytes(write_weights(calls[name]["source"])[0])
+        calls[name] = {"source": source_of(file)}
     for name, inputs in calls.items():
         check_node(_nodes()[name], ctx=context, **inputs)
