@@ -73,7 +73,14 @@ def untrained(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("family", "file"),
-    [("gan", "gan"), ("vae", "vae"), ("realnvp", "realnvp"), ("ddpm", "ddpm"), ("own", "vqvae")],
+    [
+        ("gan", "gan"),
+        ("vae", "vae"),
+        ("vqvae", "vqvae"),
+        ("realnvp", "realnvp"),
+        ("ddpm", "ddpm"),
+        ("own", "vqvae"),
+    ],
 )
 def test_bundled_samples_the_family_that_is_asked_for_and_loads_no_other(family, file, runtime, untrained):
     graph = load(GRAPHS / "bundled.json", runtime=runtime)
