@@ -332,7 +332,7 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path, source_of):
         ({"class": "mezzotint.unet"}, "does not say which network it is"),
         ({"parts": "[1]", "mezzotint.target": "parts"}, "'parts' is damaged|several|no '"),
         ({"parts": "[" * 100_000, "mezzotint.target": "parts"}, "nested too deep|damaged"),
-        ({"class": "mezzotint.unet", "config": "{}", "mezzotint.kind": "low_rank"}, "holds a low_rank change"),
+        ({"class": "mezzotint.unet", "config": "{}", "mezzotint.kind": "low"}, "says that it holds 'low', which"),
     ],
 )
 def test_a_foreign_or_hostile_header_is_refused(tmp_path, source_of, header, message):
