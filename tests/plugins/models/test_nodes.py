@@ -87,7 +87,8 @@ def _of_weights(tiny) -> dict:
         },
         "models.compress_tuned": {
             "weights": Weights(
-                {"q.weight": torch.randn(4, 3)}, target="differences", meta={"class": "x", "config": {}, "tuned": {}}
+                {"q.weight": torch.randn(4, 3)}, target="differences",
+                meta={"class": "x", "config": {}, "tuned": {}},
             ),
         },
         "models.lora": {"denoiser": denoiser(network), "weights": adapter},
