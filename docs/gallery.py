@@ -25,6 +25,8 @@ SECTIONS = {
     "frameworks": "Families of generators",
     "text_to_image": "Text to image",
     "editing": "Editing",
+    "customization": "Customisation",
+    "outlook": "Outlook",
     "video": "Video",
 }
 ABOUT = """# Gallery

@@ -22,7 +22,7 @@ def takes_ports(path: Path) -> bool:
 
 SYSTEMS = sorted(
     f"{folder}/{path.stem}"
-    for folder in ("frameworks", "text_to_image", "editing", "video")
+    for folder in ("frameworks", "text_to_image", "editing", "customization", "video")
     for path in (ROOT / "graphs" / folder).glob("*.json")
     if not takes_ports(path) and path.stem not in NO_PICTURE
 )
