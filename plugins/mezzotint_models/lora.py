@@ -16,6 +16,7 @@ from pydantic import Field
 
 from mezzotint import Denoiser, Patch, Source, UserError, Weights, node
 from mezzotint_models.packed import Part, recipe_for, weights_of
+from mezzotint_models.tuned import moved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,28 +52,21 @@ class LowRank(Patch):
     @contextmanager
     def apply(self, model: Any, ctx: Context) -> Iterator[Any]:
         """Raises: UserError: a layer that the model does not have, or of another shape."""
-        import torch
-
         module = getattr(model.module, "network", model.module)
         there = dict(module.named_parameters())
-        kept: dict[str, Tensor] = {}
-        try:
-            with torch.no_grad():
-                for layer, change in changes(weights_of(self).tensors, self.source.uri).items():
-                    name = _layer(layer, there, self.source.uri)
-                    weight = there[name]
-                    if weight.numel() != change.numel() or weight.shape[0] != change.shape[0]:
-                        got, wanted = list(change.shape), list(weight.shape)
-                        where = self.source.uri
-                        raise UserError(f"{where}: is for another model: {layer} is {got}, here {wanted}")
-                    kept[name] = weight.detach().clone()
-                    moved = change.view_as(weight).to(weight.device, torch.float32) * self.strength
-                    weight.copy_(weight.float() + moved)
+        with moved(there, self._by_weight(there), self.strength):
             yield model
-        finally:
-            with torch.no_grad():
-                for name, value in kept.items():
-                    there[name].copy_(value)
+
+    def _by_weight(self, there: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+        """The changes with the names of the weights that they belong to, in those weights' shapes."""
+        where = self.source.uri
+        for layer, change in changes(weights_of(self).tensors, where).items():
+            name = _layer(layer, there, where)
+            weight = there[name]
+            if weight.numel() != change.numel() or weight.shape[0] != change.shape[0]:
+                got, wanted = list(change.shape), list(weight.shape)
+                raise UserError(f"{where}: is for another model: {layer} is {got}, here {wanted}")
+            yield name, change.view_as(weight)
 
 
 @node("models.lora")

@@ -5,7 +5,7 @@ The file holds differences to the model that was tuned, of the tuned tensors alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -37,26 +37,38 @@ class TunedWeights(Patch):
     @contextmanager
     def apply(self, model: Any, ctx: Context) -> Iterator[Any]:
         """Raises: UserError: a tensor that the model does not have, or has in another shape."""
-        import torch
-
         module = model.module
         # A network of ours holds diffusers' own inside.
         inner = getattr(module, "network", module)
         there = inner.state_dict(keep_vars=True)
         differences = weights_of(self).tensors
         _check(there, differences, self.source.uri)
-        kept = {name: there[name].detach().clone() for name in differences}
-        try:
-            with torch.no_grad():
-                for name, change in differences.items():
-                    # Added in float32: the model may be in half precision, where small changes would vanish.
-                    moved = there[name].float() + change.to(there[name].device, torch.float32) * self.strength
-                    there[name].copy_(moved)
+        with moved(there, differences.items(), self.strength):
             yield model
-        finally:
-            with torch.no_grad():
-                for name, value in kept.items():
-                    there[name].copy_(value)
+
+
+@contextmanager
+def moved(there: Mapping[str, Any], changes: Iterable[tuple[str, Any]], strength: float) -> Iterator[None]:
+    """Add strength * change to tensors by name while the block runs; a name may come several times.
+
+    Nothing is left behind, whatever happens: not by the changes that were made before one that fails.
+    """
+    import torch
+
+    kept: dict[str, Any] = {}
+    try:
+        with torch.no_grad():
+            for name, change in changes:
+                weight = there[name]
+                if name not in kept:
+                    kept[name] = weight.detach().clone()
+                # Added in float32: the model may be in half precision, where small changes would vanish.
+                weight.copy_(weight.float() + change.to(weight.device, torch.float32) * strength)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                there[name].copy_(value)
 
 
 def _check(there: Mapping[str, Any], differences: Mapping[str, Any], where: str) -> None:

@@ -75,3 +75,12 @@ def test_the_recipe_stays_as_it_was_apart_from_the_patch(tiny):
     denoiser = checkpoint(tiny.source).denoiser
     made = tuned(denoiser, differences({NAME: torch.zeros(64, 64)}))
     assert made.source is denoiser.source and denoiser.patches == ()
+
+
+def test_a_tensor_that_is_moved_twice_is_what_it_was_afterwards():
+    from mezzotint_models.tuned import moved
+
+    weight = torch.tensor([1.0, 2.0])
+    with moved({"w": weight}, [("w", torch.ones(2)), ("w", torch.ones(2))], 0.5):
+        assert torch.equal(weight, torch.tensor([2.0, 3.0]))
+    assert torch.equal(weight, torch.tensor([1.0, 2.0]))
