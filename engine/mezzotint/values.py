@@ -84,11 +84,12 @@ class Patch(Value):
         """Change `model` (or wrap it) and yield what to use in its place; on exit leave no trace.
 
         A patch that changes the module's own weights or layers sets `mutates = True`, so that the pool keeps
-        other users of the same module away meanwhile.
+        other users of the same module away meanwhile. One that adds layers where others inject sets `innermost`.
         """
         raise NotImplementedError
 
     mutates: ClassVar[bool] = False
+    innermost: ClassVar[bool] = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -164,10 +164,12 @@ def inject(denoiser: Denoiser, injection: Injection) -> Denoiser:
             f"{injection.end:g}"
         )
     there = [patch for patch in denoiser.patches if isinstance(patch, Injection)]
-    others = [patch for patch in denoiser.patches if not isinstance(patch, Injection)]
+    # Layers that are added come first: injections may work in them.
+    layers = [patch for patch in denoiser.patches if patch.innermost]
+    others = [patch for patch in denoiser.patches if not isinstance(patch, Injection) and not patch.innermost]
     # The innermost predictor puts its function there last, and so it is the outermost one in the attention.
     stacked = sorted([injection, *there], key=lambda one: -one.order)
-    return denoiser.replace(patches=(*stacked, *others))
+    return denoiser.replace(patches=(*layers, *stacked, *others))
 
 
 def _refuse_conflict(

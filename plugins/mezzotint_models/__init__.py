@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "TunedWeights",
     "build_network",
     "meta_of",
     "network_of",
@@ -53,6 +54,7 @@ __all__ = [
 
 _HOME = {
     "Architecture": "architecture",
+    "TunedWeights": "tuned",
     "build_network": "networks",
     "meta_of": "packed",
     "network_of": "packed",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mezzotint_training.checkpoint import build, join, pack, split
     from mezzotint_training.conditioner import Conditioner, Conditions
     from mezzotint_training.epochs import rows
+    from mezzotint_training.noising import Process, clean_of, eps_of, target_of
     from mezzotint_training.objective import Objective, Part, Task
     from mezzotint_training.pictures import Pictures, sheet_of, to_image
     from mezzotint_training.reading import load_tokenizer, tokenise
@@ -26,8 +27,11 @@ __all__ = [
     "Objective",
     "Part",
     "Pictures",
+    "Process",
     "Task",
     "build",
+    "clean_of",
+    "eps_of",
     "join",
     "load_tokenizer",
     "pack",
@@ -37,6 +41,7 @@ __all__ = [
     "rows",
     "sheet_of",
     "split",
+    "target_of",
     "to_image",
     "tokenise",
 ]
@@ -47,14 +52,18 @@ _HOME = {
     "Objective": "objective",
     "Part": "objective",
     "Pictures": "pictures",
+    "Process": "noising",
     "Task": "objective",
     "build": "checkpoint",
+    "clean_of": "noising",
+    "eps_of": "noising",
     "join": "checkpoint",
     "load_tokenizer": "reading",
     "pack": "checkpoint",
     "rows": "epochs",
     "sheet_of": "pictures",
     "split": "checkpoint",
+    "target_of": "noising",
     "to_image": "pictures",
     "tokenise": "reading",
 }

@@ -1,0 +1,57 @@
+"""Video: temporal layers that turn a model of pictures into one of clips, and the systems made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mezzotint import hookimpl
+
+if TYPE_CHECKING:
+    from mezzotint_video.motion_objective import MotionObjective
+
+__all__ = ["MotionObjective", "register_loaders", "register_nodes", "register_ports"]
+
+_HOME = {"MotionObjective": "motion_objective"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+@hookimpl
+def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    """The nodes of this plugin."""
+    from mezzotint_models import register_network
+    from mezzotint_video.conditions import condition
+    from mezzotint_video.inflate import inflate
+    from mezzotint_video.motion_objective import learn_motion
+
+    register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
+    for function in (inflate, condition, learn_motion):
+        register(function)
+
+
+@hookimpl
+def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
+    register("video.layers", _load_layers)
+
+
+def _load_layers(recipe: Any, ctx: Any) -> Any:
+    # Imported when it is called: a listing of nodes loads no torch.
+    from mezzotint_video.inflate import load_layers
+
+    return load_layers(recipe, ctx)
+
+
+@hookimpl
+def register_ports(register: Callable[..., None]) -> None:
+    """The patches that a recipe can carry, and what can be trained."""
+    from mezzotint_video.inflate import Inflated, LayersRecipe
+    from mezzotint_video.motion_objective import MotionObjective
+
+    for kind in (Inflated, LayersRecipe, MotionObjective):
+        register(kind)

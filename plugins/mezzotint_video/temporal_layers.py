@@ -1,0 +1,188 @@
+"""The temporal layers of a U-Net, as one network beside it: what turns a model of pictures into one of clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint import UserError
+from mezzotint_video.pseudo3d import TemporalConvolution
+from mezzotint_video.temporal_attention import Position, TemporalAttention, Through
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Clip", "TemporalLayers"]
+
+RATES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What the layers know of an evaluation: B clips of F frames, which lie as B * F pictures one after the other.
+
+    images: pictures behind each clip's frames that are none of its frames; they pass every layer as they are.
+    fps: [B], frames per second. context: [B, L, D], what the denoiser is told in words. side: [B, F, C, H, W].
+    level: [B], how much noise `side` was given, in 0..1.
+    """
+
+    batch: int
+    frames: int
+    images: int = 0
+    fps: Tensor | None = None
+    context: Tensor | None = None
+    side: Tensor | None = None
+    level: Tensor | None = None
+
+
+class TemporalLayers(nn.Module):
+    """Layers that go behind layers of a U-Net, by the names of those.
+
+    convolutions, attentions: [name of a layer, channels there], each. head, position, causal, window: as in
+    TemporalAttention; head: at most. kernel: frames that a convolution sees.
+    context: width of the text that is read; 0 reads none. modulation: width of what each frame is told: where it
+    lies in time, how many make a second, what the text says of the motion, how noisy the side channels are.
+    side: further channels of the input, [name of the first layer, its output channels, side channels], or nothing.
+    noisy_side: whether their noise level is told.
+
+    Whatever the settings, the layers do nothing at first: the model of pictures is untouched (Singer et al. 2022).
+    """
+
+    def __init__(
+        self,
+        *,
+        convolutions: Sequence[Sequence[Any]] = (),
+        attentions: Sequence[Sequence[Any]] = (),
+        head: int = 32,
+        position: Position = "relative",
+        causal: bool = False,
+        window: int = 1,
+        kernel: int = 3,
+        context: int = 0,
+        modulation: int = 128,
+        side: Sequence[Any] = (),
+        noisy_side: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "convolutions": [list(one) for one in convolutions], "attentions": [list(one) for one in attentions],
+            "head": head, "position": position, "causal": causal, "window": window, "kernel": kernel,
+            "context": context, "modulation": modulation, "side": list(side), "noisy_side": noisy_side,
+        }  # fmt: skip
+        self.convolutions = nn.ModuleDict(
+            {_key(name): TemporalConvolution(int(width), kernel) for name, width in convolutions}
+        )
+        self.attentions = nn.ModuleDict(
+            {
+                _key(name): TemporalAttention(
+                    int(width), math.gcd(int(width), head), position, causal, window, modulation
+                )
+                for name, width in attentions
+            }
+        )
+        self.told = FrameModulation(modulation, context, noisy_side) if modulation else None
+        self.side = nn.Conv2d(int(side[2]), int(side[1]), 3, padding=1) if side else None
+        if self.side is not None:
+            nn.init.zeros_(self.side.weight)
+            nn.init.zeros_(self.side.bias)  # type: ignore[arg-type]
+
+    @property
+    def names(self) -> list[str]:
+        """The layers of the U-Net that these lie behind, each once."""
+        first = [str(self.config["side"][0])] if self.config["side"] else []
+        behind = [str(name) for kind in ("convolutions", "attentions") for name, _ in self.config[kind]]
+        return list(dict.fromkeys([*first, *behind]))
+
+    def modulation(self, clip: Clip) -> Tensor | None:
+        """[B, F, modulation], once for an evaluation."""
+        return None if self.told is None else self.told(clip)
+
+    def behind(
+        self, name: str, h: Tensor, clip: Clip, told: Tensor | None, through: Callable[[str], Through | None]
+    ) -> Tensor:
+        """h [B * (F + images), C, H, W], the output of the U-Net's layer `name`, after what lies behind it.
+
+        told: of `modulation`. through: for an attention's name, what computes it in place of the kernel.
+        """
+        key, rows = _key(name), h.unflatten(0, (clip.batch, clip.frames + clip.images))
+        frames = rows[:, : clip.frames]
+        if self.config["side"] and name == self.config["side"][0]:
+            frames = frames + self._side(clip, frames)
+        if key in self.convolutions:
+            frames = self.convolutions[key](frames)
+        if key in self.attentions:
+            height, width = frames.shape[3:]
+            places = frames.flatten(3).transpose(2, 3)  # [B, F, P, C]
+            added = self.attentions[key](places, (height, width), told, through(name))
+            frames = frames + added.transpose(2, 3).unflatten(3, (height, width))
+        if clip.images:
+            frames = torch.cat([frames, rows[:, clip.frames :]], dim=1)
+        return frames.flatten(0, 1)
+
+    def _side(self, clip: Clip, frames: Tensor) -> Tensor:
+        assert self.side is not None
+        wanted = (clip.batch, clip.frames, self.side.in_channels, *frames.shape[3:])
+        if clip.side is None or tuple(clip.side.shape) != wanted:
+            got = "none" if clip.side is None else list(clip.side.shape)
+            raise UserError(f"these temporal layers read side channels {list(wanted)} under `concat`; got {got}")
+        made: Tensor = self.side(clip.side.flatten(0, 1).to(frames.dtype))
+        return made.unflatten(0, (clip.batch, clip.frames))
+
+
+class FrameModulation(nn.Module):
+    """What each frame is told, [B, F, width]: its time, the frame rate, and what the words say of the motion.
+
+    The text is read by learnt queries: which word tells the motion, and where it stands, is for them to find.
+    Source: frame-rate conditioning after Singer et al. 2022, section 3.2.3; the rest is ours.
+    """
+
+    def __init__(self, width: int, context: int, noisy_side: bool, queries: int = 4) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, 32)) if context else None
+        if context:
+            self.to_k = nn.Linear(context, 32, bias=False)
+            self.to_v = nn.Linear(context, 32, bias=False)
+        self.noisy_side = noisy_side
+        known = 4 * RATES + (2 * RATES if noisy_side else 0) + (queries * 32 if context else 0)
+        self.mix = nn.Sequential(nn.Linear(known, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, clip: Clip) -> Tensor:
+        weight = self.mix[0].weight
+        ones = torch.ones(clip.batch, device=weight.device)
+        fps = ones * clip.frames if clip.fps is None else clip.fps.to(ones).expand(clip.batch)
+        seconds = torch.arange(clip.frames, device=weight.device) / fps[:, None]
+        known = [_waves(seconds), _waves(fps.log2()[:, None] / 8).expand(-1, clip.frames, -1)]
+        if self.noisy_side:
+            level = ones * 0 if clip.level is None else clip.level.to(ones).expand(clip.batch)
+            known.append(_waves(level[:, None]).expand(-1, clip.frames, -1))
+        if self.queries is not None:
+            known.append(self._read(clip)[:, None].expand(-1, clip.frames, -1))
+        told: Tensor = self.mix(torch.cat(known, dim=-1).to(weight.dtype))
+        return told
+
+    def _read(self, clip: Clip) -> Tensor:
+        """[B, queries * 32]."""
+        assert self.queries is not None
+        if clip.context is None or clip.context.shape[-1] != self.to_k.in_features:
+            got = "none" if clip.context is None else f"{clip.context.shape[-1]} wide"
+            raise UserError(f"these temporal layers read a text {self.to_k.in_features} wide; got {got}")
+        context = clip.context.to(self.to_k.weight.dtype)
+        logits = torch.einsum("qd,bld->bql", self.queries, self.to_k(context)) * 32**-0.5
+        return (logits.softmax(-1) @ self.to_v(context)).flatten(1)
+
+
+def _waves(x: Tensor) -> Tensor:
+    """[..., 2 * RATES]: sine and cosine of numbers of the order of 1, from a half turn to many."""
+    rates = math.pi * 2 ** (torch.arange(RATES, device=x.device) / 2 - 1)
+    angles = x.float().unsqueeze(-1) * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _key(name: str) -> str:
+    # A name of a module in a dictionary has no points.
+    return name.replace(".", "-")
