@@ -129,15 +129,15 @@ class InflatedPredictor:
         reads_side = bool(getattr(self.attached.layers, "config", {}).get("side"))
         plain = without_video(conditioning, reads_side)
         prediction: Prediction
-        if x.ndim != 5 or not self.temporal or (x.shape[2] < 2 and not reads_side):
+        if x.ndim != 5 or ((x.shape[2] < 2 or not self.temporal) and not reads_side):
             prediction = self.model.predict(x, level, plain)
             return prediction
-        with self.attached.over(clip_of(x, conditioning), level):
+        with self.attached.over(clip_of(x, conditioning, apart=not self.temporal), level):
             prediction = self.model.predict(x, level, plain)
         return prediction
 
 
-def clip_of(x: Tensor, conditioning: Conditioning | None) -> Clip:
+def clip_of(x: Tensor, conditioning: Conditioning | None, apart: bool = False) -> Clip:
     """What temporal layers know of an evaluation of x [B, C, F, H, W]."""
     from mezzotint_video.temporal_layers import Clip
 
@@ -148,7 +148,7 @@ def clip_of(x: Tensor, conditioning: Conditioning | None) -> Clip:
         context = context.mean(1)
     batch = x.shape[0]
     return Clip(
-        batch, x.shape[2], 0, told.fps,
+        batch, x.shape[2], 0, apart, told.fps,
         None if context is None else context.to(x.device).expand(batch, *context.shape[1:]),
         None if side is None else side.to(x.device).expand(batch, *side.shape[1:]).transpose(1, 2),
         told.low_res_level,

@@ -113,7 +113,7 @@ class MotionTask(Task):
         batch, frames = latents.shape[:2]
         told = self.conditions(rows, dropped)
         side, level = self.side(rows, generator)
-        clip = Clip(batch, frames, images, rows["fps"], told.context, side, level)
+        clip = Clip(batch, frames, images, False, rows["fps"], told.context, side, level)
         return spread(told, batch, frames, images), clip
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:

@@ -127,7 +127,8 @@ class Attached:
     def over(self, clip: Clip, level: NoiseLevel | None = None) -> Iterator[None]:
         """The next evaluations are of this clip."""
         self.level = level or self.level
-        self.told = self.layers.modulation(clip)
+        # A picture is a clip of one frame, and passes as it is.
+        self.told = None if clip.apart or clip.frames < 2 else self.layers.modulation(clip)
         self.clip = clip
         try:
             yield
@@ -136,8 +137,8 @@ class Attached:
 
     def _hook(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, given: Any, out: Any) -> Any:
-            if self.clip is None or self.clip.frames < 2:
-                return None  # a picture is a clip of one frame, and passes as it is
+            if self.clip is None:
+                return None
             first = out[0] if isinstance(out, tuple) else getattr(out, "sample", out)
             made = self.layers.behind(name, first, self.clip, self.told, self._through)
             if isinstance(out, tuple):

@@ -27,6 +27,7 @@ class Clip:
     """What the layers know of an evaluation: B clips of F frames, which lie as B * F pictures one after the other.
 
     images: pictures behind each clip's frames that are none of its frames; they pass every layer as they are.
+    apart: whether each frame is taken by itself; a clip of one frame is. What lies beside it is read all the same.
     fps: [B], frames per second. context: [B, L, D], what the denoiser is told in words. side: [B, F, C, H, W].
     level: [B], how much noise `side` was given, in 0..1.
     """
@@ -34,6 +35,7 @@ class Clip:
     batch: int
     frames: int
     images: int = 0
+    apart: bool = False
     fps: Tensor | None = None
     context: Tensor | None = None
     side: Tensor | None = None
@@ -113,9 +115,10 @@ class TemporalLayers(nn.Module):
         frames = rows[:, : clip.frames]
         if self.config["side"] and name == self.config["side"][0]:
             frames = frames + self._side(clip, frames)
-        if key in self.convolutions:
+        apart = clip.apart or clip.frames < 2
+        if key in self.convolutions and not apart:
             frames = self.convolutions[key](frames)
-        if key in self.attentions:
+        if key in self.attentions and not apart:
             height, width = frames.shape[3:]
             places = frames.flatten(3).transpose(2, 3)  # [B, F, P, C]
             added = self.attentions[key](places, (height, width), told, through(name))
