@@ -45,22 +45,30 @@ SOURCE = "bundled:smallworld"
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_smallworld.motion_nodes import clip_dataset, clips
     from mezzotint_smallworld.nodes import check, dataset, pictures
     from mezzotint_smallworld.things import check_things
 
-    for function in (pictures, dataset, check, check_things):
+    for function in (pictures, dataset, check, check_things, clips, clip_dataset):
         register(function)
 
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
     register("smallworld.scenes", _open_scenes)
+    register("smallworld.clips", _open_clips)
 
 
 def _open_scenes(dataset: Any, ctx: Any) -> Any:
     from mezzotint_smallworld.reader import open_scenes
 
     return open_scenes(dataset, ctx)
+
+
+def _open_clips(dataset: Any, ctx: Any) -> Any:
+    from mezzotint_smallworld.motion_reader import open_clips
+
+    return open_clips(dataset, ctx)
 
 
 @hookimpl

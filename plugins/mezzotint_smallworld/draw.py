@@ -25,9 +25,9 @@ Point = tuple[float, float]
 
 def draw(scene: Scene) -> Image.Image:
     """Draw a scene: an RGB Pillow image of 64x64 pixels."""
-    picture = Image.fromarray(_ground(scene.background))
+    picture = Image.fromarray(ground(scene.background))
     for thing in scene.things:
-        mask, corner = _coverage(thing)
+        mask, corner = coverage(thing)
         picture.paste(thing.rgb, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
     return picture
 
@@ -36,7 +36,7 @@ def masks(scene: Scene) -> list[NDArray[np.float32]]:
     """One mask per thing, in the scene's order: [64, 64] float32, share of each pixel covered."""
     result = []
     for thing in scene.things:
-        mask, corner = _coverage(thing)
+        mask, corner = coverage(thing)
         whole = Image.new("L", (FRAME, FRAME))
         whole.paste(mask, corner)
         result.append(np.asarray(whole, dtype=np.float32) / np.float32(255))
@@ -52,7 +52,8 @@ def boxes(scene: Scene) -> list[tuple[float, float, float, float]]:
     return result
 
 
-def _ground(background: Background) -> NDArray[np.uint8]:
+def ground(background: Background) -> NDArray[np.uint8]:
+    """The picture without its things: [64, 64, 3] uint8."""
     pixels = np.empty((FRAME, FRAME, 3), dtype=np.uint8)
     first = np.asarray(background.rgbs[0], dtype=np.float32)
     second = np.asarray(background.rgbs[-1], dtype=np.float32)
@@ -67,7 +68,7 @@ def _ground(background: Background) -> NDArray[np.uint8]:
     return pixels
 
 
-def _coverage(thing: Thing) -> tuple[Image.Image, tuple[int, int]]:
+def coverage(thing: Thing) -> tuple[Image.Image, tuple[int, int]]:
     """The outline as an "L" mask that covers the thing's box, and that box's corner."""
     (x, y), (half_width, half_height) = thing.centre, thing.half_extents
     outline = OUTLINES[thing.shape]

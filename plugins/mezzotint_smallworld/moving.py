@@ -99,14 +99,17 @@ class MovingScene:
     split: str
 
 
-def frames_of(scene: MovingScene, count: int) -> list[Scene]:
+def frames_of(scene: MovingScene, count: int, seconds: float = 1.0) -> list[Scene]:
     """The scene as `count` still ones, evenly spread over the second, both ends among them.
 
-    Raises: ValueError: no frames.
+    seconds: how much of it is shown, from its start; 1 at most, since things would leave the frame.
+    Raises: ValueError: no frames, seconds out of range.
     """
     if count < 1:
         raise ValueError(f"frames_of: a clip has at least one frame, got {count}")
-    times = [index / (count - 1) if count > 1 else 0.0 for index in range(count)]
+    if not 0 < seconds <= 1:
+        raise ValueError(f"frames_of: a scene lasts one second, got {seconds}")
+    times = [seconds * index / (count - 1) if count > 1 else 0.0 for index in range(count)]
     return [
         Scene(
             tuple(one.at(time) for one in scene.things), scene.relation, scene.background, scene.seed, scene.split

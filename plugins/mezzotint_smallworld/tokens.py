@@ -60,6 +60,21 @@ def merges() -> tuple[tuple[str, str], ...]:
     return tuple(ranks)
 
 
+def length(caption: str) -> int:
+    """How many tokens a caption of lower-case words and commas is, without start and end."""
+    return sum(_length_of(word) for word in caption.replace(",", " , ").split())
+
+
+@lru_cache(maxsize=4096)
+def _length_of(word: str) -> int:
+    return len(_apply(_ranks(), [*word[:-1], word[-1] + WORD_END]))
+
+
+@lru_cache(maxsize=1)
+def _ranks() -> dict[tuple[str, str], int]:
+    return {pair: rank for rank, pair in enumerate(merges())}
+
+
 def vocabulary() -> dict[str, int]:
     """Token to id, dense from 0; <|endoftext|> has the highest id, as in CLIP."""
     symbols = _byte_symbols()
