@@ -29,7 +29,7 @@ def unet() -> UNet2DConditionModel:
             cross_attention_dim=12,
             attention_head_dim=4,
             norm_num_groups=4,
-        )  # fmt: skip
+        )
         .eval()
         .requires_grad_(False)
     )
