@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mezzotint_smallworld.moving import MOTIONS
+from mezzotint_smallworld.scene import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from mezzotint import Context, Dataset
@@ -14,7 +17,12 @@ __all__ = ["ClipReader", "open_clips"]
 
 
 class ClipReader:
-    """Items of a data set that `smallworld.clip_dataset` describes. frames: how many each clip has."""
+    """Items of a data set that `smallworld.clip_dataset` describes.
+
+    frames: how many each clip has. class_names: what the items' "classes" are, in the order of their numbers.
+    """
+
+    class_names: ClassVar = {"motion": MOTIONS, "shape": SHAPES, "colour": tuple(COLOURS)}
 
     def __init__(self, config: Mapping[str, Any], length: int) -> None:
         self.config = config
@@ -28,7 +36,8 @@ class ClipReader:
         """One clip.
 
         "clip": [F, 64, 64, 3] uint8. "fps": float. "caption": str, varied. "image": [64, 64, 3] uint8, its first
-        frame. "depth": [F, 64, 64] uint8, 0 the ground and 255 the nearest.
+        frame. "depth": [F, 64, 64] uint8, 0 the ground and 255 the nearest. "classes": by the names of
+        `class_names` a number for each thing.
         """
         from mezzotint_smallworld.motion_captions import motion_caption
         from mezzotint_smallworld.motion_draw import draw_clip
@@ -38,8 +47,13 @@ class ClipReader:
         drawn = draw_clip(scene, self.frames, self.frames / fps if self.frames > 1 else 1.0)
         return {
             "clip": drawn.video, "fps": fps, "caption": motion_caption(scene, seed), "image": drawn.video[0],
-            "depth": drawn.depth,
+            "depth": drawn.depth, "classes": self._classes(scene),
         }  # fmt: skip
+
+    def _classes(self, scene: MovingScene) -> dict[str, list[int]]:
+        """Of each thing the motion, and the shape and the colour of the first frame."""
+        said = [{"motion": one.motion, "shape": one.thing.shape, "colour": one.thing.colour} for one in scene.things]
+        return {name: [known.index(each[name]) for each in said] for name, known in self.class_names.items()}
 
     def caption(self, index: int) -> str:
         """The caption alone, without drawing."""
