@@ -52,7 +52,9 @@ class ClipReader:
 
     def _classes(self, scene: MovingScene) -> dict[str, list[int]]:
         """Of each thing the motion, and the shape and the colour of the first frame."""
-        said = [{"motion": one.motion, "shape": one.thing.shape, "colour": one.thing.colour} for one in scene.things]
+        said = [
+            {"motion": one.motion, "shape": one.thing.shape, "colour": one.thing.colour} for one in scene.things
+        ]
         return {name: [known.index(each[name]) for each in said] for name, known in self.class_names.items()}
 
     def caption(self, index: int) -> str:
