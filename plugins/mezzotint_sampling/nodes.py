@@ -110,7 +110,7 @@ def noise(
     *,
     seed: Seed = 0,
     kind: Literal["philox", "torch", "brownian"] = "philox",
-    frames: Literal["independent", "shared", "mixed", "progressive"] = "independent",
+    frames: Literal["independent", "shared", "mixed", "progressive", "residual"] = "independent",
     correlation: Annotated[float, Field(ge=0, le=1)] = 0.5,
     stream: str = "",
     copies: Annotated[int, Field(ge=1, le=4096)] = 1,
@@ -122,7 +122,8 @@ def noise(
         for starts bit-equal to diffusers and ComfyUI. brownian is philox whose steps follow one
         path, so that more steps refine a picture and do not make another one.
     frames: whether the frames of a clip have noise of their own or all the same, or a mixture: of
-        a part that all share, or of each with the one before (progressive).
+        a part that all share, or of each with the one before (progressive). residual is mixed, but the middle
+        frame has the shared part alone, as video.decompose wants it.
     correlation: of any two frames that are mixed, or of two neighbours of a progressive clip.
     stream: a name that keeps two sources with one seed apart.
     copies: so many neighbours in a batch get the same noise: a picture and its edits.

@@ -64,7 +64,7 @@ class CounterNumbers:
 
     def _draw(self, draw: int, use: str) -> Tensor | Draw:
         noise = self._noise
-        if noise.frames in ("mixed", "progressive"):
+        if noise.frames in ("mixed", "progressive", "residual"):
             if self._shape is None:
                 raise ValueError(f"noise with {noise.frames} frames needs the shape of the sample; got None")
             return frame_normals(noise, self._shape, draw, use, self._device)
@@ -203,9 +203,18 @@ def _frames_related(noise: Noise, shape: Sequence[int], drawn: Callable[[Sequenc
     root, rest = math.sqrt(noise.correlation), math.sqrt(1 - noise.correlation)
     if noise.frames == "mixed":
         return drawn(one, True) * root + own * rest
+    if noise.frames == "residual" and len(shape) == 5:
+        return _around_the_middle(drawn(one, True), own, root, rest)
     if noise.frames == "progressive" and len(shape) == 5:
         return _chained(own, noise.correlation)
     return own
+
+
+def _around_the_middle(shared: Tensor, own: Tensor, root: float, rest: float) -> Tensor:
+    """The decomposition of Luo et al. 2023, "VideoFusion", eq. 6: the base frame's noise, and residuals to it."""
+    made = shared * root + own * rest
+    middle = own.shape[2] // 2
+    return torch.cat([made[:, :, :middle], shared, made[:, :, middle + 1 :]], dim=2)
 
 
 def _chained(own: Tensor, correlation: float) -> Tensor:

@@ -27,13 +27,17 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
     from mezzotint_models import register_network
     from mezzotint_video.conditions import condition
+    from mezzotint_video.decomposed import decompose
     from mezzotint_video.frames import join_frames, take_frames
     from mezzotint_video.inflate import inflate
     from mezzotint_video.motion_objective import learn_motion
     from mezzotint_video.reconstruction import keep_frames
+    from mezzotint_video.residual_objective import learn_residual
 
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames):
+        register(function)
+    for function in (decompose, learn_residual):
         register(function)
 
 
@@ -52,9 +56,11 @@ def _load_layers(recipe: Any, ctx: Any) -> Any:
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     """The patches that a recipe can carry, and what can be trained."""
+    from mezzotint_video.decomposed import Decomposed
     from mezzotint_video.inflate import Inflated, LayersRecipe
     from mezzotint_video.motion_objective import MotionObjective
     from mezzotint_video.reconstruction import KnownFrames
+    from mezzotint_video.residual_objective import ResidualObjective
 
-    for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames):
+    for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
         register(kind)

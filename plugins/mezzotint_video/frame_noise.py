@@ -15,7 +15,8 @@ def related_frames(shape: Sequence[int], frames: str, correlation: float, genera
     """[B, F, C, h, w] of unit variance.
 
     frames: "independent"; "shared", one frame's for all; "mixed", with `correlation` of any two frames;
-    "progressive", with that of neighbours (Ge et al. 2023, section 3).
+    "progressive", with that of neighbours (Ge et al. 2023, section 3); "residual", as mixed, and the middle frame
+    has the shared part alone (Luo et al. 2023, eq. 6).
     """
 
     def drawn(count: int) -> Tensor:
@@ -25,8 +26,12 @@ def related_frames(shape: Sequence[int], frames: str, correlation: float, genera
     if frames == "shared":
         return drawn(1).expand(tuple(shape))
     own = drawn(shape[1])
-    if frames == "mixed":
-        return math.sqrt(correlation) * drawn(1) + math.sqrt(1 - correlation) * own
+    if frames in ("mixed", "residual"):
+        shared = drawn(1)
+        made = math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
+        if frames == "residual":
+            made[:, shape[1] // 2] = shared[:, 0]
+        return made
     if frames == "progressive":
         made, fresh = [own[:, 0]], math.sqrt(1 - correlation**2)
         for frame in own.unbind(1)[1:]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mezzotint import Image
     from mezzotint_video.motion_task import MotionTask
 
-__all__ = ["draw_clips"]
+__all__ = ["SHOWN", "draw_clips", "lines_of"]
 
 SHOWN = 4
 
@@ -21,10 +21,12 @@ SHOWN = 4
 def draw_clips(task: MotionTask, generator: torch.Generator, steps: int = 16, guidance: float = 2.5) -> Image:
     """For each of a few held-out clips a line of its frames, and a line of the sample that was told the same."""
     rows = task.held(SHOWN)
-    count = len(rows["latents"])
-    drawn = ddim(task, rows, generator, steps, guidance)
-    real = rows["latents"].float()
-    lines = [line for n in range(count) for line in (real[n], drawn[n])]
+    return lines_of(task, rows["latents"].float(), ddim(task, rows, generator, steps, guidance))
+
+
+def lines_of(task: MotionTask, real: Tensor, drawn: Tensor) -> Image:
+    """[B, F, C, h, w], both: a line of a clip's frames, and under it one of what was drawn for it."""
+    lines = [line for pair in zip(real, drawn, strict=True) for line in pair]
     pixels = torch.cat([_pixels(task, line) for line in lines])
     return sheet_of(pixels, columns=real.shape[1], enlarged=1)
 

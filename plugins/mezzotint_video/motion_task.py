@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mezzotint import Context
     from mezzotint_video.motion_objective import MotionObjective
 
-__all__ = ["MotionTask", "open_task"]
+__all__ = ["MotionTask", "open_task", "unspread"]
 
 Rows = Mapping[str, Tensor]
 VALIDATED = 16
@@ -223,6 +223,13 @@ def spread(told: Conditioning, batch: int, frames: int, images: int) -> Conditio
         rows += [value[others_of(batch, n, value.device)][:, None] for n in range(images)]
         changes[name] = torch.cat(rows, dim=1).flatten(0, 1)
     return told.replace(**changes)
+
+
+def unspread(told: Conditioning, clip: Clip) -> Conditioning:
+    """One row for each clip again: its first frame's."""
+    step = clip.frames + clip.images
+    rows = {name: getattr(told, name) for name in ("context", "mask", "pooled", "label")}
+    return told.replace(**{name: value[::step] for name, value in rows.items() if value is not None})
 
 
 def begin_from(layers: nn.Module, start: Weights) -> None:

@@ -94,7 +94,7 @@ def keep_frames(
     denoiser: of clips, guided or not.
     known: the frames [B or 1, C, K, h, w], or pictures [B or 1, C, h, w] for one known frame.
     frames: their places in the clip, from 0; without it the first ones.
-    weight: of reconstruction guidance; above 1, since the model's own guess counts for too much; 0 only replaces the
+    weight: of reconstruction guidance; above 1, since its own guess counts for too much; 0 only replaces the
     known frames, at half of the cost.
 
     Source: Ho et al. 2022, "Video diffusion models", section 3.1, eq. 7.
