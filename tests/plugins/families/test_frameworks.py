@@ -75,6 +75,7 @@ def untrained(tmp_path_factory):
     ("family", "file"),
     [
         ("gan", "gan"),
+        ("wgan", "gan"),
         ("vae", "vae"),
         ("vqvae", "vqvae"),
         ("realnvp", "realnvp"),
