@@ -33,11 +33,16 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_video.motion_objective import learn_motion
     from mezzotint_video.reconstruction import keep_frames
     from mezzotint_video.residual_objective import learn_residual
+    from mezzotint_video.side_channels import condition_on_frames, condition_on_slow_clip
+    from mezzotint_video.triplane_training import learn_planes
 
+    register_network("video.triplane_autoencoder", "mezzotint_video.triplane_autoencoder:TriplaneAutoencoder")
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames):
         register(function)
-    for function in (decompose, learn_residual):
+    for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip):
+        register(function)
+    for function in (learn_planes,):
         register(function)
 
 
@@ -61,6 +66,8 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_video.motion_objective import MotionObjective
     from mezzotint_video.reconstruction import KnownFrames
     from mezzotint_video.residual_objective import ResidualObjective
+    from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective
 
+    register(PlaneAutoencoderObjective)
     for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
         register(kind)

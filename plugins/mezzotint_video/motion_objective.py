@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mezzotint import Autoencoder, Denoiser, UserError, Weights, node
 from mezzotint_training import Conditioner, Objective
+from mezzotint_video.side_channels import Side
 
 if TYPE_CHECKING:
     from mezzotint import Context
@@ -24,7 +25,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class MotionObjective(Objective):
     """Temporal layers of a denoiser; fields as in `video.learn_motion`.
 
-    side: what the side channels hold, and so how many they are: a system's own task makes them.
+    side: what the side channels hold; a system's own task may have others.
     """
 
     denoiser: Denoiser
@@ -68,6 +69,7 @@ def learn_motion(
     frames: Literal["independent", "shared", "mixed", "progressive"] = "mixed",
     correlation: Share = 0.5,
     images: Annotated[int, Field(ge=0, le=64)] = 0,
+    side: Side = "none",
     drop: Share = 0.1,
     focus: Share = 0.0,
 ) -> Objective:
@@ -90,6 +92,8 @@ def learn_motion(
     frames: how the noise of a clip's frames is related; sampling wants the same.
     correlation: of the noise of any two frames, if mixed; of neighbours, if progressive.
     images: single pictures in each clip's row, which no temporal layer touches: joint training of both.
+    side: what the model is shown of the clip: frames that are known (video.condition_on_frames), or the clip at
+    half of its rate (video.condition_on_slow_clip).
     drop: share of clips whose words are left out, for guidance.
     focus: share of the times where outlines are decided (sigma / alpha from 1 to 8).
 
@@ -109,5 +113,5 @@ def learn_motion(
     return MotionObjective(
         denoiser, conditioner, autoencoder, start, tuned=tuple(tuned), convolution=convolution,
         attention=attention, position=position, window=window, causal=causal, reads_text=reads_text, frames=frames,
-        correlation=correlation, images=images, drop=drop, focus=focus,
+        correlation=correlation, images=images, side=side, drop=drop, focus=focus,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from mezzotint_video.clips import Clips
 from mezzotint_video.frame_noise import related_frames
 from mezzotint_video.motion_sheet import draw_clips
 from mezzotint_video.places import attention_places, residual_places, unet_of
+from mezzotint_video.side_channels import side_of
 from mezzotint_video.temporal_layers import Clip, TemporalLayers
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ class MotionTask(Task):
 
     def side_channels(self) -> int:
         """How many channels lie beside the latents; 0 is none."""
-        return 0
+        return side_of(self.objective.side).channels(self.objective.denoiser.channels)
 
     def noisy_side(self) -> bool:
         """Whether the side channels get noise whose level is told."""
-        return False
+        return side_of(self.objective.side).noisy
 
     def remembered(self, levels: Tensor, item: Mapping[str, Any]) -> dict[str, Tensor]:
         """What else to remember of an item, from its levels [F, H, W, 3] uint8: tensors of one row each."""
@@ -75,7 +76,7 @@ class MotionTask(Task):
 
     def side(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor | None, Tensor | None]:
         """The side channels [B, F, n, h, w] of a batch, and their noise levels [B]."""
-        return None, None
+        return side_of(self.objective.side).draw(rows, generator)
 
     def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """[B, F, C, h, w] standard normal, its frames related as the objective says."""
