@@ -147,9 +147,7 @@ def condition_on_frames(
 
     if known is None:
         if like is None:
-            raise UserError(
-                "video.condition_on_frames: give known frames, or as `like` latents of the size to make"
-            )
+            raise UserError("video.condition_on_frames: give known frames, or latents of the size as like")
         batch, channels, *_, height, width = like.data.shape
         empty = torch.zeros(batch, channels + 1, frames, height, width)
         return conditioning.replace(concat=empty)
