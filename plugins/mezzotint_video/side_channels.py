@@ -155,8 +155,8 @@ def condition_on_frames(
     where = list(range(data.shape[2])) if places is None else list(places)
     if len(where) != data.shape[2] or len(set(where)) != len(where) or max(where) >= frames:
         raise UserError(
-            f"video.condition_on_frames: {data.shape[2]} frames are known, and their places are {where}; wanted as "
-            f"many places below {frames}, none twice"
+            f"video.condition_on_frames: {data.shape[2]} frames are known, and their places are {where}; wanted "
+            f"as many places below {frames}, none twice"
         )
     clip = data.new_zeros(data.shape[0], frames, data.shape[1], *data.shape[3:])
     clip[:, where] = data.transpose(1, 2)
