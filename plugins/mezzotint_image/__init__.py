@@ -34,17 +34,20 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_image.batches import batch, repeat, select
     from mezzotint_image.canvas import composite, crop, pad, solid
     from mezzotint_image.chart import chart
+    from mezzotint_image.clips import contact_strip, frames, resample_video, to_video
     from mezzotint_image.folder import load_folder
     from mezzotint_image.masks import mask_combine, mask_from_image, mask_refine, mask_shape
     from mezzotint_image.outpainting import outpaint
     from mezzotint_image.reading import load
     from mezzotint_image.resizing import resize
     from mezzotint_image.sheet import contact_sheet
+    from mezzotint_image.video_reading import load_video
 
     pictures = (load, load_folder, solid, resize, crop, pad, outpaint, composite)
     sets = (batch, repeat, select, contact_sheet, chart)
     masks = (mask_from_image, mask_shape, mask_refine, mask_combine)
-    for function in (*pictures, *sets, *masks):
+    clips = (load_video, to_video, frames, resample_video, contact_strip)
+    for function in (*pictures, *sets, *masks, *clips):
         register(function)
 
 

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mezzotint import Image, UserError, node
 
-__all__ = ["load_folder"]
+__all__ = ["SUFFIXES", "load_folder"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 
 
 @node("image.load_folder")
@@ -36,9 +36,9 @@ def load_folder(
 
     if not path.is_dir():
         raise UserError(f"image.load_folder: {path.name} is not a folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.name[0] != ".")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     if not files:
-        raise UserError(f"image.load_folder: no picture in {path.name}; read are {', '.join(_SUFFIXES)}")
+        raise UserError(f"image.load_folder: no picture in {path.name}; read are {', '.join(SUFFIXES)}")
     if len(files) > most:
         raise UserError(f"image.load_folder: {len(files)} pictures in {path.name}, and at most {most} are wanted")
     found = [load(file).image for file in files]

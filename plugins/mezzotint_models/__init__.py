@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         register_network,
         start_network,
     )
+    from mezzotint_models.overlapping import blending_weights, even_starts
     from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
 
 __all__ = [
     "Architecture",
     "TunedWeights",
+    "blending_weights",
     "build_network",
+    "even_starts",
     "meta_of",
     "network_of",
     "pack_lora",
@@ -55,7 +58,9 @@ __all__ = [
 _HOME = {
     "Architecture": "architecture",
     "TunedWeights": "tuned",
+    "blending_weights": "overlapping",
     "build_network": "networks",
+    "even_starts": "overlapping",
     "meta_of": "packed",
     "network_of": "packed",
     "pack_lora": "lora",
@@ -101,6 +106,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.shared import leave_out, put_back
     from mezzotint_models.text_encoders import text_encoder
     from mezzotint_models.tuned import tuned
+    from mezzotint_models.video_latents import decode_video, encode_video, to_video, to_video_latents
 
     for function in (checkpoint, encode_text, encode, decode, set_mask, pack):
         register(function)
@@ -113,6 +119,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     for function in (merge_concepts, compress_tuned, mixture_of_experts):
         register(function)
     for function in (unet, denoiser, autoencoder, load_weights, cast, leave_out, put_back, to_latents, to_image):
+        register(function)
+    for function in (encode_video, decode_video, to_video_latents, to_video):
         register(function)
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import mezzotint_image
-from mezzotint import Image, Mask, Report
+from mezzotint import Image, Mask, Report, Video
 from mezzotint.testing import check_node
 
 PICTURE = Image(torch.rand(2, 12, 10, 3))
 MASK = Mask(torch.rand(2, 12, 10))
+CLIP = Video(torch.rand(2, 3, 12, 10, 3), 8.0)
 CALLS = {
     "image.solid": {"width": 3, "height": 2, "colour": "#ff000080", "batch": 2},
     "image.resize": {"image": PICTURE, "mask": MASK, "width": 8, "fit": "pad", "height": 8},
@@ -23,6 +24,10 @@ CALLS = {
     "image.select": {"image": PICTURE, "index": -1},
     "image.contact_sheet": {"images": [PICTURE, PICTURE], "labels": ["a", "b", 3, 4.5], "cell": 40},
     "image.chart": {"reports": [Report({"rows": [{"a": 1, "b": 2.0}]})], "x": "a", "y": "b", "title": "t"},
+    "image.frames": {"video": CLIP, "index": -1},
+    "image.to_video": {"image": PICTURE, "fps": 2.0},
+    "image.resample_video": {"video": CLIP, "frames": 5, "method": "linear"},
+    "image.contact_strip": {"video": CLIP, "labels": "seconds"},
     "image.mask_from_image": {"image": PICTURE},
     "image.mask_shape": {"image": PICTURE, "shape": "ellipse"},
     "image.mask_refine": {"mask": MASK, "threshold": 0.5, "grow": 1, "blur": 1.0, "invert": True},
@@ -47,7 +52,8 @@ def test_loading_keeps_every_node_s_promises(tmp_path):
     to_pillow(PICTURE.data[0]).save(tmp_path / "a.png")
     check_node(_nodes()["image.load"], path=tmp_path / "a.png", channels=4)
     check_node(_nodes()["image.load_folder"], path=tmp_path)
+    check_node(_nodes()["image.load_video"], path=tmp_path, fps=4.0, width=8)
 
 
 def test_every_image_node_is_checked_here():
-    assert set(_nodes()) == {*CALLS, "image.load", "image.load_folder"}
+    assert set(_nodes()) == {*CALLS, "image.load", "image.load_folder", "image.load_video"}

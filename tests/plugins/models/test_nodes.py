@@ -7,7 +7,7 @@ import torch
 
 import mezzotint_models
 from mezzotint import Image, Latents, Mask, Weights
-from mezzotint.testing import check_node, fake_context
+from mezzotint.testing import check_node, fake_context, fake_video
 from mezzotint_image.tensors import write_weights
 from mezzotint_models import pack_lora, pack_network, pack_words
 from mezzotint_models.architecture import unet
@@ -34,6 +34,7 @@ def context():
 def test_models_nodes_keep_every_node_s_promises(tiny, context):
     made = checkpoint(tiny.source)
     latents = Latents(torch.randn(1, 4, 4, 4), space=made.autoencoder.space, downscale=2)
+    clip = latents.replace(data=torch.randn(1, 4, 3, 8, 8))
     calls = {
         "models.checkpoint": {"source": tiny.source},
         "models.pack": {"source": tiny.source},
@@ -41,6 +42,12 @@ def test_models_nodes_keep_every_node_s_promises(tiny, context):
         "models.encode_text": {"encoder": made.text_encoder, "text": ["a red circle", ""]},
         "models.encode": {"autoencoder": made.autoencoder, "image": Image(torch.rand(1, 8, 8, 3))},
         "models.decode": {"autoencoder": made.autoencoder, "latents": latents},
+        "models.encode_video": {
+            "autoencoder": made.autoencoder,
+            "video": fake_video(height=8, width=8),
+            "at_once": 2,
+        },
+        "models.decode_video": {"autoencoder": made.autoencoder, "latents": clip, "tile": 8, "overlap": 4},
         "models.tune_decoder": {
             "autoencoder": made.autoencoder,
             "latents": latents,
@@ -56,6 +63,12 @@ def test_models_nodes_keep_every_node_s_promises(tiny, context):
     elsewhere |= {"models.image_encoder", "models.encode_image", "models.text_encoder"}
     # test_merging.py, test_experts.py.
     elsewhere |= {"models.merge_concepts", "models.mixture_of_experts"}
+    for name, inputs in {
+        "models.to_video_latents": {"video": fake_video()},
+        "models.to_video": {"latents": Latents(torch.rand(1, 3, 2, 4, 4), space="pixels")},
+    }.items():
+        check_node(_nodes()[name], **inputs)
+        elsewhere.add(name)
     assert set(calls) | set(_of_weights(tiny)) | elsewhere == set(_nodes())
 
 
