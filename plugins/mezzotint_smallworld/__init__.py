@@ -24,20 +24,36 @@ if TYPE_CHECKING:
         WantedThing,
         parse,
     )
+    from mezzotint_smallworld.motion_captions import (
+        WantedClip,
+        WantedMotion,
+        full_motion_caption,
+        motion_prompts,
+        parse_motion,
+    )
+    from mezzotint_smallworld.motion_checker import CLIP_ASPECTS, ClipReading, judge_clip, read_clip, score_clips
+    from mezzotint_smallworld.motion_from_pixels import check_clips
+    from mezzotint_smallworld.moving import MOTIONS, SPEEDS
     from mezzotint_smallworld.nodes import check
     from mezzotint_smallworld.scene import COLOURS, PLACES, SHAPES
 
 __all__ = [
-    "COLOURS", "GRADIENT_WORDS", "PLACES", "PLACE_WORDS", "RELATION_WORDS", "SHAPES", "SOURCE", "STRIPE_WORDS",
-    "CaptionError", "Wanted", "WantedBackground", "WantedThing", "check", "parse", "register_loaders",
-    "register_nodes", "resolve_source",
+    "CLIP_ASPECTS", "COLOURS", "GRADIENT_WORDS", "MOTIONS", "PLACES", "PLACE_WORDS", "RELATION_WORDS", "SHAPES",
+    "SOURCE", "SPEEDS", "STRIPE_WORDS", "CaptionError", "ClipReading", "Wanted", "WantedBackground", "WantedClip",
+    "WantedMotion", "WantedThing", "check", "check_clips", "full_motion_caption", "judge_clip", "motion_prompts",
+    "parse", "parse_motion", "read_clip", "register_loaders", "register_nodes", "resolve_source", "score_clips",
 ]  # fmt: skip
 
 _HOME = {
     "check": "nodes", "COLOURS": "scene", "PLACES": "scene", "SHAPES": "scene", "CaptionError": "captions",
     "GRADIENT_WORDS": "captions", "PLACE_WORDS": "captions", "RELATION_WORDS": "captions",
     "STRIPE_WORDS": "captions", "Wanted": "captions", "WantedBackground": "captions", "WantedThing": "captions",
-    "parse": "captions",
+    "parse": "captions", "MOTIONS": "moving", "SPEEDS": "moving", "WantedClip": "motion_captions",
+    "WantedMotion": "motion_captions", "full_motion_caption": "motion_captions",
+    "motion_prompts": "motion_captions", "parse_motion": "motion_captions", "CLIP_ASPECTS": "motion_checker",
+    "ClipReading": "motion_checker",
+    "judge_clip": "motion_checker", "read_clip": "motion_checker", "score_clips": "motion_checker",
+    "check_clips": "motion_from_pixels",
 }  # fmt: skip
 
 SOURCE = "bundled:smallworld"
@@ -45,11 +61,12 @@ SOURCE = "bundled:smallworld"
 
 @hookimpl
 def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
+    from mezzotint_smallworld.motion_from_pixels import check_clips, depth
     from mezzotint_smallworld.motion_nodes import clip_dataset, clips
     from mezzotint_smallworld.nodes import check, dataset, pictures
     from mezzotint_smallworld.things import check_things
 
-    for function in (pictures, dataset, check, check_things, clips, clip_dataset):
+    for function in (pictures, dataset, check, check_things, clips, clip_dataset, check_clips, depth):
         register(function)
 
 

@@ -100,12 +100,24 @@ class Verdict:
 
 def read(pixels: ArrayLike) -> Reading:
     """Read a picture. pixels: [64, 64, 3] uint8. Raises: ValueError: another shape or dtype."""
+    return describe(*objects(pixels))
+
+
+def objects(pixels: ArrayLike) -> tuple[SeenGround, list[tuple[Floats, Floats]]]:
+    """The ground, and (coverage [64, 64] in 0..1, colour [3] in 0..255) of each object, largest first.
+
+    pixels, Raises: as `read`.
+    """
     given = np.asarray(pixels)
     if given.shape != (FRAME, FRAME, 3) or given.dtype != np.uint8:
         raise ValueError(f"read: pixels must be [64, 64, 3] uint8, got {list(given.shape)} {given.dtype}")
     picture = given.astype(float)
     background, ground = _read_ground(picture)
-    blobs = sorted(_blobs(picture, ground), key=lambda blob: -blob[0].sum())
+    return background, sorted(_blobs(picture, ground), key=lambda blob: -blob[0].sum())
+
+
+def describe(background: SeenGround, blobs: Sequence[tuple[Floats, Floats]]) -> Reading:
+    """`read` for a picture whose objects have been found."""
     radii = ALONE_RADII if len(blobs) == 1 else PAIR_RADII
     return Reading(background, tuple(_describe(*blob, radii) for blob in blobs))
 
@@ -197,7 +209,8 @@ def _relation_right(matched: Sequence[SeenThing | None], relation: str | None) -
     return relation == ("above" if dy > 0 else "below")
 
 
-def _colour_name(rgb: Floats) -> str | None:
+def colour_name(rgb: Floats) -> str | None:
+    """The name of the nearest colour, None if that is too far."""
     far = np.linalg.norm(_PALETTE - rgb, axis=1)
     return _NAMES[int(far.argmin())] if far.min() <= SAME_COLOUR else None
 
@@ -216,7 +229,7 @@ def _read_ground(picture: Floats) -> tuple[SeenGround, Floats]:
             break
     assert best is not None
     _, kind, ends, model = best
-    return SeenGround(kind, tuple(_colour_name(rgb) for rgb in ends)), model
+    return SeenGround(kind, tuple(colour_name(rgb) for rgb in ends)), model
 
 
 def _fit_plain(picture: Floats) -> tuple[list[Floats], Floats]:
@@ -275,7 +288,7 @@ def _blobs(picture: Floats, ground: Floats) -> list[tuple[Floats, Floats]]:
     ahead = colours[nearest - 1] - ground
     coverage = ((picture - ground) * ahead).sum(2) / np.maximum((ahead**2).sum(2), 1.0)
     coverage = np.clip(coverage, 0, 1)
-    names = np.array([_NAMES.index(name) if (name := _colour_name(rgb)) else -1 for rgb in colours])
+    names = np.array([_NAMES.index(name) if (name := colour_name(rgb)) else -1 for rgb in colours])
     blobs = []
     for name in np.unique(names):
         ours = np.where((names == name)[nearest - 1], coverage, 0.0)
@@ -320,21 +333,40 @@ def _split(picture: Floats, coverage: Floats, cores: NDArray[np.bool_]) -> list[
 
 
 def _describe(coverage: Floats, colour: Floats, radii: dict[str, tuple[float, float]]) -> SeenThing:
-    bank, owners, measures = _templates()
-    misses = ((bank - _normalised(coverage)) ** 2).sum(1) / (bank**2).sum(1)
-    nearest = int(misses.argmin())
-    area, below, aside = measures[owners[nearest]]
-    radius = float(np.sqrt(coverage.sum() / area))
-    y, x = (float(part) + 0.5 for part in ndimage.center_of_mass(coverage))
-    centre = (x - aside * radius, y - below * radius)
+    shape, miss = nearest_shape(coverage)
+    centre, radius = measure(coverage, shape)
     return SeenThing(
-        shape=owners[nearest] if misses[nearest] <= SAME_SHAPE else None,
-        colour=_colour_name(colour),
+        shape=shape if miss <= SAME_SHAPE else None,
+        colour=colour_name(colour),
         size=_size(radius, radii),
         place=_place(*centre),
         centre=centre,
         radius=radius,
     )
+
+
+def nearest_shape(coverage: Floats, angle: float = 0.0) -> tuple[str, float]:
+    """The shape whose template is nearest, and how far it is off, as a share of the template's energy.
+
+    angle: degrees by which the object is turned clockwise.
+    """
+    bank, owners, _ = _templates()
+    misses = ((bank - _normalised(coverage, angle)) ** 2).sum(1) / (bank**2).sum(1)
+    nearest = int(misses.argmin())
+    return owners[nearest], float(misses[nearest])
+
+
+def measure(coverage: Floats, shape: str, angle: float = 0.0) -> tuple[tuple[float, float], float]:
+    """((x, y) of the middle of an object's unturned box, its nominal radius), both in pixels.
+
+    angle: degrees by which it is turned clockwise around that middle.
+    """
+    area, below, aside = _templates()[2][shape]
+    radius = float(np.sqrt(coverage.sum() / area))
+    y, x = (float(part) + 0.5 for part in ndimage.center_of_mass(coverage))
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    off_x, off_y = aside * cosine - below * sine, aside * sine + below * cosine
+    return (x - float(off_x) * radius, y - float(off_y) * radius), radius
 
 
 def _size(radius: float, radii: dict[str, tuple[float, float]]) -> str:
@@ -353,16 +385,19 @@ def _place(x: float, y: float) -> str | None:
     return "bottom" if dy > 0 else "top"
 
 
-def _normalised(coverage: Floats) -> Floats:
-    """An outline moved to its centroid and scaled by the root of its area: GRID * GRID numbers.
+def _normalised(coverage: Floats, angle: float = 0.0) -> Floats:
+    """An outline moved to its centroid, turned back and scaled by the root of its area: GRID * GRID numbers.
 
     Both come from sums over pixels, which blur and noise hardly change.
     """
     area = coverage.sum()
     y, x = (coverage * _ROWS).sum() / area, (coverage * _COLUMNS).sum() / area
     steps = np.linspace(-1.1, 1.1, GRID) * np.sqrt(area)
-    where = np.stack(np.meshgrid(y + steps, x + steps, indexing="ij"))
-    return ndimage.map_coordinates(coverage, where, order=1).ravel()
+    down, along = np.meshgrid(steps, steps, indexing="ij")
+    if angle:
+        cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        down, along = along * sine + down * cosine, along * cosine - down * sine
+    return ndimage.map_coordinates(coverage, np.stack([y + down, x + along]), order=1).ravel()
 
 
 # Inside tests for points (u, v) of a box from -1 to 1, v down.
