@@ -15,8 +15,9 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_training.checkpoint import build, join, pack, split
     from mezzotint_training.conditioner import Conditioner, Conditions
+    from mezzotint_training.diffusion_task import freeze
     from mezzotint_training.epochs import rows
-    from mezzotint_training.noising import Process, clean_of, eps_of, target_of
+    from mezzotint_training.noising import Process, clean_of, eps_of, level_weights, target_of
     from mezzotint_training.objective import Objective, Part, Task
     from mezzotint_training.pictures import Pictures, sheet_of, to_image
     from mezzotint_training.reading import load_tokenizer, tokenise
@@ -32,7 +33,9 @@ __all__ = [
     "build",
     "clean_of",
     "eps_of",
+    "freeze",
     "join",
+    "level_weights",
     "load_tokenizer",
     "pack",
     "register_loaders",
@@ -57,7 +60,9 @@ _HOME = {
     "build": "checkpoint",
     "clean_of": "noising",
     "eps_of": "noising",
+    "freeze": "diffusion_task",
     "join": "checkpoint",
+    "level_weights": "noising",
     "load_tokenizer": "reading",
     "pack": "checkpoint",
     "rows": "epochs",

@@ -28,27 +28,43 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models import register_network
     from mezzotint_video.conditions import condition
     from mezzotint_video.decomposed import decompose
+    from mezzotint_video.frame_loop import next_frames
+    from mezzotint_video.frame_objective import learn_frames
+    from mezzotint_video.frame_start import start_frames
     from mezzotint_video.frames import join_frames, take_frames
     from mezzotint_video.inflate import inflate
     from mezzotint_video.motion_objective import learn_motion
     from mezzotint_video.reconstruction import keep_frames
     from mezzotint_video.residual_objective import learn_residual
     from mezzotint_video.side_channels import condition_on_frames, condition_on_slow_clip
-    from mezzotint_video.triplane_training import learn_planes
+    from mezzotint_video.triplane_nodes import (
+        continue_clip,
+        decode_planes,
+        empty_planes,
+        encode_planes,
+        plane_autoencoder,
+    )
+    from mezzotint_video.triplane_training import learn_plane_diffusion, learn_planes, plane_denoiser
 
     register_network("video.triplane_autoencoder", "mezzotint_video.triplane_autoencoder:TriplaneAutoencoder")
+    register_network("video.plane_denoiser", "mezzotint_video.triplane_denoiser:PlaneDenoiser")
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames):
         register(function)
     for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip):
         register(function)
-    for function in (learn_planes,):
+    for function in (start_frames, learn_frames, next_frames):
+        register(function)
+    for function in (learn_planes, plane_denoiser, learn_plane_diffusion, plane_autoencoder):
+        register(function)
+    for function in (encode_planes, decode_planes, empty_planes, continue_clip):
         register(function)
 
 
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
     register("video.layers", _load_layers)
+    register("video.planes", _load_planes)
 
 
 def _load_layers(recipe: Any, ctx: Any) -> Any:
@@ -58,16 +74,27 @@ def _load_layers(recipe: Any, ctx: Any) -> Any:
     return load_layers(recipe, ctx)
 
 
+def _load_planes(recipe: Any, ctx: Any) -> Any:
+    from mezzotint_video.triplane_model import load_planes
+
+    return load_planes(recipe, ctx)
+
+
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     """The patches that a recipe can carry, and what can be trained."""
     from mezzotint_video.decomposed import Decomposed
+    from mezzotint_video.frame_objective import FrameObjective
+    from mezzotint_video.frame_predictor import ShownPast
     from mezzotint_video.inflate import Inflated, LayersRecipe
     from mezzotint_video.motion_objective import MotionObjective
     from mezzotint_video.reconstruction import KnownFrames
     from mezzotint_video.residual_objective import ResidualObjective
-    from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective
+    from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective, PlaneDiffusionObjective
 
     register(PlaneAutoencoderObjective)
+    register(PlaneDiffusionObjective)
+    for kind in (FrameObjective, ShownPast):
+        register(kind)
     for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
         register(kind)
