@@ -17,11 +17,12 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_unclip.decoder_nodes import condition_decoder
     from mezzotint_unclip.interpolation import interpolate, text_difference
     from mezzotint_unclip.pairs import pairs
+    from mezzotint_unclip.picture_conditioner import condition_on_picture
     from mezzotint_unclip.prior_nodes import keep_nearest, prior
     from mezzotint_unclip.prior_objectives import autoregressive_objective, diffusion_objective
 
     for function in (
-        pairs, diffusion_objective, autoregressive_objective, condition_on_embedding,
+        pairs, diffusion_objective, autoregressive_objective, condition_on_embedding, condition_on_picture,
         prior, keep_nearest, sample_codes, condition_decoder, interpolate, text_difference,
     ):  # fmt: skip
         register(function)
@@ -49,7 +50,8 @@ def _open_pairs(dataset: Any, ctx: Any) -> Any:
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_unclip.conditioner import EmbeddingConditioner
+    from mezzotint_unclip.picture_conditioner import PictureConditioner
     from mezzotint_unclip.prior_objectives import AutoregressivePriorObjective, DiffusionPriorObjective
 
-    for kind in (DiffusionPriorObjective, AutoregressivePriorObjective, EmbeddingConditioner):
+    for kind in (DiffusionPriorObjective, AutoregressivePriorObjective, EmbeddingConditioner, PictureConditioner):
         register(kind)

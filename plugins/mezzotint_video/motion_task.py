@@ -49,6 +49,8 @@ class MotionTask(Task):
         self.tuned = tuned_names(unet, objective.tuned, "video.learn_motion")
         self.start = {name: p.detach().clone() for name, p in unet.named_parameters() if name in set(self.tuned)}
         self.unet = unet
+        # diffusers' own networks see no patches.
+        self.patch = int(network.config.get("patch", 1)) if network is not unet else 1  # type: ignore[union-attr]
         if objective.start is not None:
             begin_tuned(unet, objective.start)
         layers = self.layers(unet)
@@ -163,7 +165,8 @@ class MotionTask(Task):
     def layers(self, unet: Any) -> TemporalLayers:
         """New temporal layers for a U-Net, with what `start` has of the same shapes."""
         made = self.objective
-        first = ["conv_in", unet.conv_in.out_channels, self.side_channels()] if self.side_channels() else []
+        channels = self.side_channels() * self.patch**2
+        first = ["conv_in", unet.conv_in.out_channels, channels] if channels else []
         layers = TemporalLayers(
             convolutions=residual_places(unet) if made.convolution else [],
             attentions=attention_places(unet) if made.attention else [],

@@ -49,7 +49,8 @@ class TemporalLayers(nn.Module):
     TemporalAttention; head: at most. kernel: frames that a convolution sees.
     context: width of the text that is read; 0 reads none. modulation: width of what each frame is told: where it
     lies in time, how many make a second, what the text says of the motion, how noisy the side channels are.
-    side: further channels of the input, [name of the first layer, its output channels, side channels], or nothing.
+    side: further channels of the input, [name of the first layer, its output channels, side channels], or nothing;
+        for a network that sees patches, so many times as a patch has places.
     noisy_side: whether their noise level is told.
 
     Whatever the settings, the layers do nothing at first: the model of pictures is untouched (Singer et al. 2022).
@@ -129,11 +130,16 @@ class TemporalLayers(nn.Module):
 
     def _side(self, clip: Clip, frames: Tensor) -> Tensor:
         assert self.side is not None
-        wanted = (clip.batch, clip.frames, self.side.in_channels, *frames.shape[3:])
+        height, width = frames.shape[3:]
+        patch = 1 if clip.side is None else max(clip.side.shape[-2] // height, 1)
+        channels = self.side.in_channels // patch**2
+        wanted = (clip.batch, clip.frames, channels, height * patch, width * patch)
         if clip.side is None or tuple(clip.side.shape) != wanted:
             got = "none" if clip.side is None else list(clip.side.shape)
             raise UserError(f"these temporal layers read side channels {list(wanted)} under `concat`; got {got}")
-        made: Tensor = self.side(clip.side.flatten(0, 1).to(frames.dtype))
+        # A network that sees patches sees the side channels in the same ones.
+        side = nn.functional.pixel_unshuffle(clip.side.flatten(0, 1), patch)
+        made: Tensor = self.side(side.to(frames.dtype))
         return made.unflatten(0, (clip.batch, clip.frames))
 
 
