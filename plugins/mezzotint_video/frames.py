@@ -15,14 +15,16 @@ __all__ = ["join_frames", "take_frames"]
 def take_frames(
     latents: Latents,
     *,
-    start: Annotated[int, Field(ge=-65536, le=65535)] = 0,
+    start: Annotated[int, Field(ge=0, le=65535)] = 0,
     count: Annotated[int, Field(ge=1, le=65536)] | None = None,
+    last: bool = False,
 ) -> Latents:
     """Some neighbouring frames of clips.
 
     latents: [B, C, F, h, w].
-    start: the first of them; below 0 counted from the end.
+    start: the first of them.
     count: how many; without it all that follow.
+    last: count from the end: start is then how many are left out there.
 
     Raises: UserError: latents of pictures, frames that are not there.
     """
@@ -30,13 +32,14 @@ def take_frames(
     if data.ndim != 5:
         raise UserError(f"video.take_frames: wanted clips [B, C, F, h, w], got {list(data.shape)}")
     frames = data.shape[2]
-    first = start + frames if start < 0 else start
-    last = frames if count is None else first + count
-    if not 0 <= first < last <= frames:
+    length = frames - start if count is None else count
+    first = frames - start - length if last else start
+    if first < 0 or length < 1 or first + length > frames:
         raise UserError(
-            f"video.take_frames: frames {first} to {last - 1} were asked for, and there are 0 to {frames - 1}"
+            f"video.take_frames: frames {first} to {first + length - 1} were asked for, and there are 0 to "
+            f"{frames - 1}"
         )
-    return latents.replace(data=data[:, :, first:last].contiguous(), mask=None)
+    return latents.replace(data=data[:, :, first : first + length].contiguous(), mask=None)
 
 
 @node("video.join_frames")

@@ -12,13 +12,17 @@ CLIP = Latents(torch.arange(2 * 3 * 5.0).view(2, 3, 5, 1, 1), space="a")
 
 
 def test_what_is_taken_apart_with_an_overlap_joins_to_the_whole() -> None:
-    first, second = take_frames(CLIP, count=3), take_frames(CLIP, start=-3)
+    first, second = take_frames(CLIP, count=3), take_frames(CLIP, count=3, last=True)
     assert torch.equal(join_frames([first, second], overlap=1).data, CLIP.data)
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"start": 5}, "frames 5 to 4"), ({"start": 3, "count": 3}, "3 to 5"), ({"start": -6}, "-1 to 4")],
+    [
+        ({"start": 5}, "frames 5 to 4"),
+        ({"start": 3, "count": 3}, "3 to 5"),
+        ({"count": 6, "last": True}, "-1 to 4"),
+    ],
 )
 def test_frames_that_are_not_there_are_refused(settings: dict[str, int], told: str) -> None:
     with pytest.raises(UserError, match=f"{told}.*there are 0 to 4"):
