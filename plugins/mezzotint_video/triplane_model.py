@@ -35,7 +35,7 @@ class PlaneModel:
         _, frames, height, width, colours = clips.shape
         if frames != self.frames or colours != 3 or height != width or height % self.size:
             raise UserError(
-                f"three planes hold {self.frames} frames of {self.size}x{self.size} pixels (or a multiple, square) "
+                f"three planes hold {self.frames} frames of {self.size}x{self.size} pixels (or a square multiple) "
                 f"in 3 colours; got {frames} of {width}x{height} in {colours}"
             )
         parameter = next(self.module.parameters())

@@ -128,7 +128,7 @@ def continue_clip(conditioning: Conditioning, latents: Latents) -> Conditioning:
         )
     if conditioning.context is not None and len(conditioning.context) not in (1, count):
         raise UserError(
-            f"video.continue_clip: the conditioning is for {len(conditioning.context)} clips, and there are planes "
+            f"video.continue_clip: the conditioning is for {len(conditioning.context)} clips, and the planes "
             f"of {count}; give it one row, or one for each"
         )
     return conditioning.replace(concat=latents.data.float())
