@@ -28,6 +28,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models import register_network
     from mezzotint_video.conditions import condition
     from mezzotint_video.decomposed import decompose
+    from mezzotint_video.dynamic_text import words_over_time
     from mezzotint_video.frame_loop import next_frames
     from mezzotint_video.frame_objective import learn_frames
     from mezzotint_video.frame_start import start_frames
@@ -51,7 +52,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames):
         register(function)
-    for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip):
+    for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip, words_over_time):
         register(function)
     for function in (start_frames, learn_frames, next_frames):
         register(function)

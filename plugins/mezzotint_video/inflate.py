@@ -143,9 +143,6 @@ def clip_of(x: Tensor, conditioning: Conditioning | None, apart: bool = False) -
 
     told = conditioning or Conditioning()
     side, context = told.concat, told.context
-    if context is not None and context.ndim == 4:
-        # Words that change from frame to frame: the motion is said by all of them.
-        context = context.mean(1)
     batch = x.shape[0]
     return Clip(
         batch, x.shape[2], 0, apart, told.fps,

@@ -28,8 +28,8 @@ class Clip:
 
     images: pictures behind each clip's frames that are none of its frames; they pass every layer as they are.
     apart: whether each frame is taken by itself; a clip of one frame is. What lies beside it is read all the same.
-    fps: [B], frames per second. context: [B, L, D], what the denoiser is told in words. side: [B, F, C, H, W].
-    level: [B], how much noise `side` was given, in 0..1.
+    fps: [B], frames per second. context: [B, L, D] or [B, F, L, D], what the denoiser is told in words.
+    side: [B, F, C, H, W]. level: [B], how much noise `side` was given, in 0..1.
     """
 
     batch: int
@@ -170,19 +170,20 @@ class FrameModulation(nn.Module):
             level = ones * 0 if clip.level is None else clip.level.to(ones).expand(clip.batch)
             known.append(_waves(level[:, None]).expand(-1, clip.frames, -1))
         if self.queries is not None:
-            known.append(self._read(clip)[:, None].expand(-1, clip.frames, -1))
+            known.append(self._read(clip).expand(-1, clip.frames, -1))
         told: Tensor = self.mix(torch.cat(known, dim=-1).to(weight.dtype))
         return told
 
     def _read(self, clip: Clip) -> Tensor:
-        """[B, queries * 32]."""
+        """[B, F or 1, queries * 32]: one for all frames, or one for each where their words differ."""
         assert self.queries is not None
         if clip.context is None or clip.context.shape[-1] != self.to_k.in_features:
             got = "none" if clip.context is None else f"{clip.context.shape[-1]} wide"
             raise UserError(f"these temporal layers read a text {self.to_k.in_features} wide; got {got}")
         context = clip.context.to(self.to_k.weight.dtype)
-        logits = torch.einsum("qd,bld->bql", self.queries, self.to_k(context)) * 32**-0.5
-        return (logits.softmax(-1) @ self.to_v(context)).flatten(1)
+        context = context if context.ndim == 4 else context.unsqueeze(1)
+        logits = torch.einsum("qd,bfld->bfql", self.queries, self.to_k(context)) * 32**-0.5
+        return (logits.softmax(-1) @ self.to_v(context)).flatten(2)
 
 
 def _waves(x: Tensor) -> Tensor:
