@@ -102,6 +102,7 @@ def _frames(opened: Any, stream: Any, rate: Fraction | None, wanted: Taking) -> 
     read, end, usual = 0, Fraction(0), 1 / rate if rate else Fraction(1, 25)
     origin = (stream.start_time or 0) * (stream.time_base or Fraction(0))
     before: tuple[Tensor, Fraction] | None = None
+    lasting = _seconds(stream, opened)
     try:
         if wanted.start > 0 and stream.time_base:
             opened.seek(int((Fraction(wanted.start) + origin) / stream.time_base), stream=stream, backward=True)
@@ -118,14 +119,18 @@ def _frames(opened: Any, stream: Any, rate: Fraction | None, wanted: Taking) -> 
     finally:
         opened.close()
     if before is not None:
-        _check_whole(stream, read, end, wanted)
+        _check_whole(stream, lasting, read, end, wanted)
         yield Shown(before[0], before[1], usual)
 
 
-def _check_whole(stream: Any, read: int, end: Fraction, wanted: Taking) -> None:
-    """Raises: UserError: the file says that it has more frames than were found."""
+def _check_whole(stream: Any, seconds: float | None, read: int, end: Fraction, wanted: Taking) -> None:
+    """Raises: UserError: the file says that it has more frames than were found, or lasts longer."""
     if stream.frames and not wanted.start and read < stream.frames:
         raise UserError(f"{wanted.name}: cut short: {read} of its {stream.frames} frames are there")
+    if not stream.frames and seconds is not None and stream.average_rate:
+        missing = seconds - float(end)
+        if missing > 1.5 / stream.average_rate:
+            raise UserError(f"{wanted.name}: cut short: the last {missing:g} of its {seconds:g} s are missing")
 
 
 def _pixels(frame: Any, channels: int) -> Tensor:

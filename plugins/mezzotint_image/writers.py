@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mezzotint import Image, Mask, Report, UserError, Video
-from mezzotint_image.pixels import to_bytes, to_pillow
+from mezzotint_image.pixels import to_pillow
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -55,6 +55,8 @@ def write_report(report: Report, info: Any = None) -> list[bytes]:
 def write_video(video: Video, info: Any = None) -> list[bytes]:
     """One file per clip of the batch: MP4 (H.264), or WebM, GIF or WebP by the suffix.
 
+    Frames go to the encoder one by one: beside the clip there is one frame in memory, and the file.
+
     options: `quality` 0..100 (default 80; webp: lossless without it).
     """
     suffix, options = options_of(info)
@@ -62,20 +64,19 @@ def write_video(video: Video, info: Any = None) -> list[bytes]:
     quality = _quality(options, 80)
     if not video.fps > 0 or not math.isfinite(video.fps):
         raise UserError(f"a video needs frames per second above 0, got {video.fps}")
-    if video.data.shape[1] == 0:
-        raise UserError("a video needs at least one frame")
-    clips = []
-    for clip in video.data:
-        frames = to_bytes(clip)
-        if suffix in ("mp4", "webm"):
-            from mezzotint_image.video_files import encode_video
+    if video.fps > 1000:
+        raise UserError(f"a video has at most 1000 frames per second, got {video.fps:g}; image.resample_video")
+    if 0 in video.data.shape[1:]:
+        raise UserError(f"a video needs at least one frame, of at least one pixel; got {list(video.data.shape)}")
+    if suffix in ("mp4", "webm"):
+        from mezzotint_image.video_files import encode_video
 
-            clips.append(encode_video(frames, video.fps, suffix, quality))
-        elif suffix in ("gif", "webp"):
-            clips.append(_animation([to_pillow(f) for f in clip], video.fps, suffix, options))
-        else:
-            raise UserError(f"video is written as mp4, webm, gif or webp, not as {suffix!r}")
-    return clips
+        return [encode_video(clip, video.fps, suffix, quality) for clip in video.data]
+    if suffix in ("gif", "webp"):
+        from mezzotint_image.moving import moving
+
+        return [_animation(moving(clip), len(clip), video.fps, suffix, options) for clip in video.data]
+    raise UserError(f"video is written as mp4, webm, gif or webp, not as {suffix!r}")
 
 
 def _still(picture: Pillow.Image, suffix: str, options: Mapping[str, Any]) -> bytes:
@@ -94,14 +95,14 @@ def _still(picture: Pillow.Image, suffix: str, options: Mapping[str, Any]) -> by
     return out.getvalue()
 
 
-def _animation(frames: list[Pillow.Image], fps: float, suffix: str, options: Mapping[str, Any]) -> bytes:
+def _animation(clip: Pillow.Image, count: int, fps: float, suffix: str, options: Mapping[str, Any]) -> bytes:
     out = io.BytesIO()
-    kwargs: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "loop": 0}
+    kwargs: dict[str, Any] = {"save_all": True, "loop": 0}
     if suffix == "webp":
-        frames[0].save(out, "WEBP", duration=_durations(len(frames), fps, 1), **kwargs, **_webp(options))
+        clip.save(out, "WEBP", duration=_durations(count, fps, 1), **kwargs, **_webp(options))
     else:
         # GIF counts in hundredths of a second.
-        frames[0].save(out, "GIF", duration=_durations(len(frames), fps, 10), disposal=1, optimize=False, **kwargs)
+        clip.save(out, "GIF", duration=_durations(count, fps, 10), disposal=1, optimize=False, **kwargs)
     return out.getvalue()
 
 
