@@ -38,6 +38,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_video.reconstruction import keep_frames
     from mezzotint_video.residual_objective import learn_residual
     from mezzotint_video.side_channels import condition_on_frames, condition_on_slow_clip
+    from mezzotint_video.triplane_figures import check_planes, seams
     from mezzotint_video.triplane_nodes import (
         continue_clip,
         decode_planes,
@@ -46,11 +47,12 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         plane_autoencoder,
     )
     from mezzotint_video.triplane_training import learn_plane_diffusion, learn_planes, plane_denoiser
+    from mezzotint_video.windows import windows
 
     register_network("video.triplane_autoencoder", "mezzotint_video.triplane_autoencoder:TriplaneAutoencoder")
     register_network("video.plane_denoiser", "mezzotint_video.triplane_denoiser:PlaneDenoiser")
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
-    for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames):
+    for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames, windows):
         register(function)
     for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip, words_over_time):
         register(function)
@@ -58,7 +60,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (learn_planes, plane_denoiser, learn_plane_diffusion, plane_autoencoder):
         register(function)
-    for function in (encode_planes, decode_planes, empty_planes, continue_clip):
+    for function in (encode_planes, decode_planes, empty_planes, continue_clip, check_planes, seams):
         register(function)
 
 
@@ -92,10 +94,11 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_video.reconstruction import KnownFrames
     from mezzotint_video.residual_objective import ResidualObjective
     from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective, PlaneDiffusionObjective
+    from mezzotint_video.windows import Windows
 
     register(PlaneAutoencoderObjective)
     register(PlaneDiffusionObjective)
     for kind in (FrameObjective, ShownPast):
         register(kind)
-    for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
+    for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective, Windows):
         register(kind)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from mezzotint import Autoencoder, Conditioning, Context, Latents, Source, UserError, Video, Weights, node
 
-__all__ = ["continue_clip", "decode_planes", "empty_planes", "encode_planes", "plane_autoencoder"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mezzotint_video.triplane_model import PlaneModel
+
+__all__ = ["continue_clip", "decode_planes", "empty_planes", "encode_planes", "plane_autoencoder", "plane_model"]
 
 
 @node("video.plane_autoencoder")
@@ -49,7 +54,7 @@ def encode_planes(ctx: Context, autoencoder: Autoencoder, video: Video) -> Laten
     """
     import torch
 
-    model = _model(ctx, autoencoder, "video.encode_planes")
+    model = plane_model(ctx, autoencoder, "video.encode_planes")
     made = []
     with torch.no_grad():
         for number, clip in enumerate(video.data):
@@ -60,34 +65,43 @@ def encode_planes(ctx: Context, autoencoder: Autoencoder, video: Video) -> Laten
 
 @node("video.decode_planes", device=True)
 def decode_planes(
-    ctx: Context, autoencoder: Autoencoder, latents: Latents, *, fps: Annotated[float, Field(gt=0, le=240)] = 16.0
+    ctx: Context,
+    autoencoder: Autoencoder,
+    clips: Annotated[list[Latents], Field(min_length=1)],
+    *,
+    fps: Annotated[float, Field(gt=0, le=240)] = 16.0,
+    enlarge: Annotated[int, Field(ge=1, le=16)] = 1,
 ) -> Video:
-    """Clips from planes, [B, F, S, S, 3].
+    """Clips from planes, [B, F, S, S, 3]; several one after the other.
 
     autoencoder: of video.plane_autoencoder.
-    latents: of video.encode_planes, or sampled by a denoiser of that space.
-    fps: frames per second of the clips.
+    clips: the planes of each, of video.encode_planes or sampled by a denoiser of that space; all of as many clips.
+    fps: frames per second.
+    enlarge: the frames' sides times this, bilinearly.
 
     Raises: UserError: another autoencoder, or latents of another space or shape.
     """
     import torch
 
-    model, data = _model(ctx, autoencoder, "video.decode_planes"), latents.data
-    if latents.space and latents.space != autoencoder.space:
-        raise UserError(
-            f"video.decode_planes: the latents are of space {latents.space!r}, the autoencoder's is "
-            f"{autoencoder.space!r}: they come from different models"
-        )
-    wanted = _shape(model)
-    if data.shape[1:] != wanted:
-        raise UserError(
-            f"video.decode_planes: wanted latents [B, {', '.join(map(str, wanted))}], got {list(data.shape)}"
-        )
+    model = plane_model(ctx, autoencoder, "video.decode_planes")
+    wanted, count = _shape(model), len(clips[0].data)
+    for number, latents in enumerate(clips):
+        if latents.space and latents.space != autoencoder.space:
+            raise UserError(
+                f"video.decode_planes: the latents are of space {latents.space!r}, the autoencoder's is "
+                f"{autoencoder.space!r}: they come from different models"
+            )
+        if tuple(latents.data.shape) != (count, *wanted):
+            raise UserError(
+                f"video.decode_planes: wanted latents {[count, *wanted]}, got {list(latents.data.shape)} as "
+                f"number {number}"
+            )
     made = []
     with torch.no_grad():
-        for number, planes in enumerate(data):
-            made.append(model.decode(planes[None]))
-            ctx.progress(number + 1, len(data))
+        for row in range(count):
+            parts = [model.decode(latents.data[row : row + 1]) for latents in clips]
+            made.append(_larger(torch.cat(parts, dim=1), enlarge))
+            ctx.progress(row + 1, count)
     return Video(torch.cat(made), fps)
 
 
@@ -104,7 +118,7 @@ def empty_planes(
     """
     import torch
 
-    model = _model(ctx, autoencoder, "video.empty_planes")
+    model = plane_model(ctx, autoencoder, "video.empty_planes")
     data = torch.zeros(count, *_shape(model))
     return Latents(data, space=autoencoder.space, downscale=autoencoder.downscale)
 
@@ -134,7 +148,8 @@ def continue_clip(conditioning: Conditioning, latents: Latents) -> Conditioning:
     return conditioning.replace(concat=latents.data.float())
 
 
-def _model(ctx: Context, autoencoder: Autoencoder, who: str):  # noqa: ANN202
+def plane_model(ctx: Context, autoencoder: Autoencoder, who: str) -> PlaneModel:
+    """Raises: UserError: the autoencoder is one of pictures."""
     from mezzotint_video.triplane_model import PlaneModel
 
     model = ctx.realise(autoencoder)
@@ -143,6 +158,17 @@ def _model(ctx: Context, autoencoder: Autoencoder, who: str):  # noqa: ANN202
     return model
 
 
-def _shape(model) -> tuple[int, int, int]:  # noqa: ANN001
+def _larger(video: Tensor, factor: int) -> Tensor:
+    """[B, F, factor H, factor W, 3]."""
+    from torch.nn.functional import interpolate
+
+    if factor == 1:
+        return video
+    frames = video.flatten(0, 1).movedim(-1, 1)
+    large = interpolate(frames, scale_factor=factor, mode="bilinear", align_corners=False)
+    return large.movedim(1, -1).unflatten(0, video.shape[:2]).contiguous()
+
+
+def _shape(model: PlaneModel) -> tuple[int, int, int]:
     config, side = model.module.config, model.module.side
     return int(config["channels"]), side + 2 * int(config["frames"]), side
