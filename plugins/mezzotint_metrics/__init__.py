@@ -16,6 +16,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.bootstrap import bootstrap
     from mezzotint_metrics.clip import clip_score
     from mezzotint_metrics.curve import curve
+    from mezzotint_metrics.denoising import denoising_error
+    from mezzotint_metrics.difference import picture_difference
     from mezzotint_metrics.extraction import classifier_logits, denoiser_features, embedding_features
     from mezzotint_metrics.frechet import fid
     from mezzotint_metrics.inception import inception_features
@@ -29,6 +31,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     seeing = (denoiser_features, classifier_logits, embedding_features, inception_features)
     figures = (fid, kid, inception_score, precision_recall, clip_score, retrieval, prompt_accuracy, bootstrap)
     for function in (*seeing, statistics, load_statistics, *figures, rank, best_of, row, table, curve):
+        register(function)
+    for function in (denoising_error, picture_difference):
         register(function)
 
 

@@ -11,19 +11,20 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_sampling.augmentation import noised_low_res
     from mezzotint_sampling.combined import Part, parts_of, share_of
+    from mezzotint_sampling.run import clean_row
     from mezzotint_sampling.schedule import alphas_cumprod, index_of
     from mezzotint_sampling.within import check_sampling, sample_from_noise
     from mezzotint_sampling.wrapped import Wrapped, as_kind, clean, finished
 
 __all__ = [
-    "Part", "Wrapped", "alphas_cumprod", "as_kind", "check_sampling", "clean", "finished", "index_of",
+    "Part", "Wrapped", "alphas_cumprod", "as_kind", "check_sampling", "clean", "clean_row", "finished", "index_of",
     "noised_low_res", "parts_of", "register_nodes", "register_ports", "register_samplers", "sample_from_noise",
     "share_of",
 ]  # fmt: skip
 
 _HOME = {
     "Part": "combined", "Wrapped": "wrapped", "alphas_cumprod": "schedule", "as_kind": "wrapped",
-    "clean": "wrapped", "finished": "wrapped", "index_of": "schedule",
+    "clean": "wrapped", "clean_row": "run", "finished": "wrapped", "index_of": "schedule",
     "noised_low_res": "augmentation", "parts_of": "combined", "share_of": "combined",
     "check_sampling": "within", "sample_from_noise": "within",
 }  # fmt: skip
