@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.layout import read_boxes
     from mezzotint_models.learnt_words import pack_words, worded
-    from mezzotint_models.lora import pack_lora
+    from mezzotint_models.lora_files import pack_lora
     from mezzotint_models.networks import (
         build_network,
         pack_network,
@@ -63,7 +63,7 @@ _HOME = {
     "even_starts": "overlapping",
     "meta_of": "packed",
     "network_of": "packed",
-    "pack_lora": "lora",
+    "pack_lora": "lora_files",
     "pack_network": "networks",
     "pack_words": "learnt_words",
     "part_of": "networks",
@@ -98,7 +98,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models.language_model import language_model
     from mezzotint_models.latents import decode, encode, set_mask
     from mezzotint_models.learnt_words import export_words, learnt_words, read_words
-    from mezzotint_models.lora import export_lora, lora, read_lora
+    from mezzotint_models.lora import apply_lora, lora, text_lora
+    from mezzotint_models.lora_files import export_lora, read_lora
     from mezzotint_models.merging import compress_tuned, merge_concepts
     from mezzotint_models.packed import cast, load_weights
     from mezzotint_models.pixels import to_image, to_latents
@@ -114,7 +115,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (label_encoder, encode_labels, encode_layout, tuned, tune_decoder):
         register(function)
-    for function in (lora, read_lora, export_lora, learnt_words, read_words, export_words):
+    for function in (lora, text_lora, apply_lora, read_lora, export_lora, learnt_words, read_words, export_words):
         register(function)
     for function in (merge_concepts, compress_tuned, mixture_of_experts):
         register(function)

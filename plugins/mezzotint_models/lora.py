@@ -1,7 +1,6 @@
-"""LoRA: a change of low rank to some layers, in the layouts that the ecosystem writes.
+"""LoRA: a change of low rank to some layers of a U-Net or a text encoder, put on while a node runs.
 
-Hu et al. 2021: W + strength * alpha / r * B A. Read are the files of diffusers and peft (lora_A, lora_B) and of
-kohya's scripts (lora_down, lora_up, alpha); written are those of diffusers.
+Hu et al. 2021: W + strength * alpha / r * B A. The files that it comes in are lora_files.py's.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from mezzotint import Denoiser, Patch, Source, UserError, Weights, node
+from mezzotint import Denoiser, Patch, Source, TextEncoder, UserError, Weights, node
+from mezzotint_models.lora_files import bare, changes, read_lora
+from mezzotint_models.networks import parts_of
 from mezzotint_models.packed import Part, recipe_for, weights_of
 from mezzotint_models.tuned import moved
 
@@ -23,20 +23,9 @@ if TYPE_CHECKING:
 
     from mezzotint import Context
 
-__all__ = ["LowRank", "export_lora", "lora", "pack_lora", "read_lora"]
+__all__ = ["LowRank", "apply_lora", "lora", "text_lora"]
 
 Strength = Annotated[float, Field(ge=-10, le=10)]
-_SIDES = {"lora_A": "A", "lora_down": "A", "lora_B": "B", "lora_up": "B"}
-_PREFIXES = ("base_model.model.", "unet.", "lora_unet_")
-# What diffusers' own scripts wrote over the years, for attention and for other layers.
-_SPELT = (
-    (".processor.", "."),
-    ("to_out_lora.", "to_out.0.lora."),
-    ("_lora.", ".lora."),
-    (".lora_linear_layer.", ".lora."),
-    (".lora.down", ".lora_down"),
-    (".lora.up", ".lora_up"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +41,11 @@ class LowRank(Patch):
     @contextmanager
     def apply(self, model: Any, ctx: Context) -> Iterator[Any]:
         """Raises: UserError: a layer that the model does not have, or of another shape."""
-        module = getattr(model.module, "network", model.module)
-        there = dict(module.named_parameters())
+        module = getattr(model, "module", None)
+        module = getattr(module, "network", module)
+        if module is None:
+            raise UserError(f"{self.source.uri}: is for a network of diffusers or transformers; this is another")
+        there = {bare(name): parameter for name, parameter in module.named_parameters()}
         with moved(there, self._by_weight(there), self.strength):
             yield model
 
@@ -93,95 +85,64 @@ def lora(
     return denoiser if strength == 0 else denoiser.patched(LowRank(**recipe, strength=strength))
 
 
-@node("models.read_lora")
-def read_lora(source: Source) -> Weights:
-    """A LoRA file of the ecosystem, as a value for models.lora: diffusers', peft's or kohya's names.
+@node("models.text_lora")
+def text_lora(
+    encoder: TextEncoder,
+    weights: Weights | None = None,
+    *,
+    source: Source | None = None,
+    part: Part = "",
+    strength: Strength = 1.0,
+) -> TextEncoder:
+    """A text encoder with what a LoRA has for it. Several add up.
 
-    source: a .safetensors file. What it has for text encoders is left out.
+    encoder: the one that it was made for.
+    weights: from models.read_lora, of a file that has the text encoder's layers too; in its place, `source`.
+    source: a .safetensors file that a training graph wrote, or its bundled name.
+    part: which part of those, where several are LoRAs of text encoders.
+    strength: 0 is the encoder itself.
 
-    Raises: UserError: a pickle, a damaged file, or one without a U-Net's LoRA.
+    Raises: UserError: both or neither are given; nothing for a text encoder in there. When the encoder runs: a
+        LoRA for another model.
     """
-    from safetensors import safe_open
-
-    from mezzotint_models.description import read_header, refuse_pickle
-
-    path = Path(source.path)
-    refuse_pickle(path)
-    read_header(path)
-    with safe_open(path, framework="pt") as file:
-        found = {name: file.get_tensor(name).clone() for name in file.keys()}
-    kept = {n: t for n, t in found.items() if not n.startswith(("text_encoder", "lora_te"))}
-    changes(kept, source.uri)
-    return pack_lora(kept)
+    _, recipe = recipe_for("text_lora", weights, source, part, node="models.text_lora")
+    return encoder if strength == 0 else encoder.patched(LowRank(**recipe, strength=strength))
 
 
-@node("models.export_lora")
-def export_lora(weights: Weights, *, part: Part = "") -> Weights:
-    """A LoRA as a file that diffusers reads (`load_lora_weights`): lora_A and lora_B below `unet.`.
-
-    weights: what training gave, or models.read_lora.
-    part: which part of those, where several are LoRAs.
-    Raises: UserError: no LoRA in there.
+class WithLora(NamedTuple):
+    """denoiser: with the file's changes to the U-Net, if it has any.
+    text_encoder: with those to the text encoder, if it has any.
     """
-    _, recipe = recipe_for("lora", weights, None, part, node="models.export_lora")
-    made = {}
-    for layer, (a, b, scale) in _pairs(weights_of(LowRank(**recipe)).tensors, "the LoRA").items():
-        made[f"unet.{layer}.lora_A.weight"] = a.contiguous()
-        made[f"unet.{layer}.lora_B.weight"] = (b * scale).contiguous()
-    return Weights(made, kind="low_rank", target="lora_file")
+
+    denoiser: Denoiser
+    text_encoder: TextEncoder
 
 
-def pack_lora(tensors: Mapping[str, Tensor], **meta: Any) -> Weights:
-    """A LoRA as weights, by the names of any of the layouts."""
-    return Weights(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, kind="low_rank",
-        target="lora", meta={"class": "lora", "config": {}, "lora": meta},
-    )  # fmt: skip
+@node("models.apply_lora")
+def apply_lora(
+    denoiser: Denoiser, encoder: TextEncoder, *, source: Source | None = None, strength: Strength = 1.0
+) -> WithLora:
+    """A checkpoint with a LoRA file of the ecosystem on it, whichever of its two networks the file changes.
 
+    denoiser, encoder: of the checkpoint that it was made for.
+    source: a .safetensors file in diffusers', peft's or kohya's layout; null leaves both as they are.
+    strength: of both; 0 leaves both as they are.
 
-def changes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """alpha / r * B A by layer, [out, in] or [out, in * k * k], float32. Raises: UserError: no LoRA."""
-    return {
-        layer: (b.flatten(1).float() @ a.flatten(1).float()) * scale
-        for layer, (a, b, scale) in _pairs(tensors, where).items()
-    }
-
-
-def _pairs(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """(A, B, alpha / r) by layer."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        layer, side = _named(name)
-        if side:
-            found.setdefault(layer, {})[side] = tensor
-    broken = [layer for layer, sides in found.items() if not {"A", "B"} <= sides.keys()]
-    if not found or broken:
-        what = f"only one half of {broken[0]}" if broken else f"tensors such as {next(iter(tensors), 'none')}"
-        wanted = "a LoRA, pairs of lora_A and lora_B (or lora_down and lora_up)"
-        raise UserError(f"{where}: wanted {wanted}; got {what}")
-    pairs = {}
-    for layer, sides in found.items():
-        a, b = sides["A"], sides["B"]
-        if a.shape[0] != b.shape[1]:
-            raise UserError(f"{where}: the halves of {layer} do not fit: {list(a.shape)} and {list(b.shape)}")
-        alpha = float(sides["alpha"]) if "alpha" in sides else float(a.shape[0])
-        pairs[layer] = (a, b, alpha / a.shape[0])
-    return pairs
-
-
-def _named(name: str) -> tuple[str, str]:
-    """The layer that a tensor belongs to, and which half it is; "" for another tensor."""
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    name = name.removesuffix(".weight").removesuffix(".default")
-    for old, new in _SPELT:
-        name = name.replace(old, new)
-    layer, _, last = name.rpartition(".")
-    return layer, _SIDES.get(last) or ("alpha" if last == "alpha" else "")
+    Raises: UserError: as models.read_lora. When they run: a LoRA for another model.
+    """
+    if source is None:
+        return WithLora(denoiser, encoder)
+    found = read_lora(source)
+    roles = {role for part in parts_of(found).values() for role in part.meta}
+    return WithLora(
+        lora(denoiser, found, strength=strength) if "lora" in roles else denoiser,
+        text_lora(encoder, found, strength=strength) if "text_lora" in roles else encoder,
+    )
 
 
 def _layer(layer: str, there: Mapping[str, Any], where: str) -> str:
     """The weight that a layer's name means. Raises: UserError: the model has none of that name."""
+    layer = bare(layer)
     flat = layer.replace(".", "_")
     for name in (f"{layer}.weight", *(n for n in there if n.removesuffix(".weight").replace(".", "_") == flat)):
         if name in there:

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from mezzotint import Context, Denoiser, TextEncoder, UserError, Weights, node
 from mezzotint_models.learnt_words import pack_words, worded
-from mezzotint_models.lora import pack_lora
-from mezzotint_models.networks import part_of, parts_of
+from mezzotint_models.lora_files import pack_lora
+from mezzotint_models.networks import join_parts, part_of, parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ def merge_concepts(
         made[name] = (constrained(weight, usual, torch.cat(targets), wanted) - weight).float()
     record = {"of": denoiser.source.uri, "layers": list(_NAMES), "merged": [list(words) for _, words in parts]}
     meta = {"class": "differences", "config": {}, "tuned": record}
-    return _together(
+    return join_parts(
         {"tuned": Weights(made, kind="difference", target="differences", meta=meta), "words": pack_words(rows)}
     )
 
@@ -119,7 +119,7 @@ def compress_tuned(
     of = (tuned.meta.get("tuned") or {}).get("of", "")
     parts = {"lora": pack_lora(found, of=of, kept=keep)}
     words = [one for one in parts_of(weights).values() if "words" in one.meta]
-    return _together({**parts, "words": words[0]} if words else parts)
+    return join_parts({**parts, "words": words[0]} if words else parts)
 
 
 def constrained(weight: Tensor, usual: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def constrained(weight: Tensor, usual: Tensor, targets: Tensor, wanted: Tensor) 
     bent = torch.linalg.solve_triangular(root, targets.T, upper=False)
     gap = wanted - targets @ weight.T
     change = torch.linalg.lstsq(bent.T, gap, driver="gelsd").solution
-    made = weight + torch.linalg.solve_triangular(root.T, change, upper=True).T
+    made: Tensor = weight + torch.linalg.solve_triangular(root.T, change, upper=True).T
     miss = (targets @ made.T - wanted).abs().max()
     if miss > CLOSEST * max(1.0, float(wanted.abs().max())):
         raise UserError(
@@ -227,10 +227,3 @@ def _end(model: Any, ids: Tensor) -> int:
     """Where the first end mark is; the last token if a long text lost it."""
     places = (ids == model.tokenizer.eos_token_id).nonzero()
     return int(places[0]) if len(places) else len(ids) - 1
-
-
-def _together(parts: Mapping[str, Weights]) -> Weights:
-    """Several networks' weights as one value of parts."""
-    described = {name: {"target": part.target, "meta": dict(part.meta)} for name, part in parts.items()}
-    tensors = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.tensors.items()}
-    return Weights(tensors, target="parts", meta={"parts": described})

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "NETWORKS", "build_network", "config_of", "fill", "make_network", "pack_network", "part_of", "parts_of",
-    "register_network", "start_network",
+    "NETWORKS", "build_network", "config_of", "fill", "join_parts", "make_network", "pack_network", "part_of",
+    "parts_of", "register_network", "start_network",
 ]  # fmt: skip
 
 NETWORKS: dict[str, str] = {
@@ -121,6 +121,13 @@ def parts_of(weights: Weights) -> dict[str, Weights]:
         name: Weights(tensors[name], target=str(part.get("target", "")), meta=dict(part["meta"]))
         for name, part in described.items()
     }
+
+
+def join_parts(parts: Mapping[str, Weights]) -> Weights:
+    """Several networks' weights as one value of parts, which `parts_of` takes apart."""
+    described = {name: {"target": part.target, "meta": dict(part.meta)} for name, part in parts.items()}
+    tensors = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.tensors.items()}
+    return Weights(tensors, target="parts", meta={"parts": described})
 
 
 def start_network(name: str, config: Mapping[str, Any]) -> Any:

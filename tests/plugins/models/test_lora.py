@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from mezzotint import Conditioning, NoiseLevel, UserError, Weights
 from mezzotint_kernels import normals
 from mezzotint_models.checkpoint import checkpoint
-from mezzotint_models.lora import export_lora, lora, pack_lora, read_lora
+from mezzotint_models.lora import lora
+from mezzotint_models.lora_files import export_lora, pack_lora, read_lora
 
 LEVEL = NoiseLevel(alpha=0.6, sigma=0.8, time=500.0)
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
