@@ -1,12 +1,12 @@
-"""Prompt accuracy: whether pictures of the small world show what their prompts say."""
+"""Prompt accuracy: whether pictures and clips of the small world show what their prompts say."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mezzotint import Image, Report, UserError, node
+from mezzotint import Image, Report, UserError, Video, node
 
-__all__ = ["prompt_accuracy"]
+__all__ = ["prompt_accuracy", "video_accuracy"]
 
 
 @node("metrics.prompt_accuracy")
@@ -39,4 +39,29 @@ def prompt_accuracy(images: list[Image], *, prompts: list[str]) -> Report:
     found = check(Image(pixels), prompts=asked).data
     score = dict(found["score"])
     rows: list[dict[str, Any]] = [{"prompt": each["prompt"], **each["right"]} for each in found["pictures"]]
+    return Report({"accuracy": score["all"], "score": score, "rows": rows})
+
+
+@node("metrics.video_accuracy")
+def video_accuracy(video: Video, *, prompts: list[str]) -> Report:
+    """How many clips of the small world are right, by the checker that reads motion from their pixels.
+
+    video: [B, F, 64, 64, 3].
+    prompts: one for each clip.
+
+    returns: "accuracy", per cent of clips with everything right; "score", the same by aspect: "object" (shape,
+    colour, number), "background", "layout", "motion" and "speed" (null where no prompt asks), and "consistency",
+    per cent of the frames that go with the others of their clip; and "rows", one per clip: its prompt, and true,
+    false or null by aspect, for metrics.bootstrap.
+    Raises: UserError: no clip, no frames, another size, another number of prompts, a prompt outside its grammar.
+    """
+    from mezzotint_smallworld import check_clips
+
+    if video.data.ndim != 5 or not len(video.data):
+        raise UserError(f"metrics.video_accuracy: wanted clips [B, F, 64, 64, 3], got {list(video.data.shape)}")
+    found = check_clips(video, prompts=prompts).data
+    score = dict(found["score"])
+    rows: list[dict[str, Any]] = [
+        {"prompt": each["prompt"], "consistency": each["consistency"], **each["right"]} for each in found["clips"]
+    ]
     return Report({"accuracy": score["all"], "score": score, "rows": rows})

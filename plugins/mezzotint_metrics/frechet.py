@@ -11,7 +11,7 @@ from mezzotint_metrics.statistics import Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["fid", "frechet"]
+__all__ = ["fid", "frechet", "fvd"]
 
 
 @node("metrics.fid")
@@ -26,11 +26,30 @@ def fid(real: Statistics, generated: Statistics) -> Report:
     ("full_rank" false): compare only figures of equal counts and one network. Source: Heusel et al. 2017.
     Raises: UserError: features of two networks.
     """
-    same_network("metrics.fid", real.network, generated.network, len(real.mean), len(generated.mean))
+    return _report("fid", real, generated)
+
+
+@node("metrics.fvd")
+def fvd(real: Statistics, generated: Statistics) -> Report:
+    """Fréchet video distance: that of metrics.fid, of features of whole clips.
+
+    real: of the reference set.
+    generated: of what is judged; of the same network, from clips of as many frames.
+
+    returns: "fvd", and the rest as in metrics.fid, with the same bias. Published figures are in features of
+    metrics.i3d_features; those of metrics.video_features or metrics.frame_features compare only with each other.
+    Source: Unterthiner et al. 2018.
+    Raises: UserError: features of two networks.
+    """
+    return _report("fvd", real, generated)
+
+
+def _report(name: str, real: Statistics, generated: Statistics) -> Report:
+    same_network(f"metrics.{name}", real.network, generated.network, len(real.mean), len(generated.mean))
     means, covariances = frechet(real, generated)
     return Report(
         {
-            "fid": means + covariances,
+            name: means + covariances,
             "mean": means,
             "covariance": covariances,
             "real": real.count,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from mezzotint import Context, Image, Recipe, Source, UserError, node
 from mezzotint_metrics.features import Features
+from mezzotint_metrics.standard_weights import filled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,40 +103,7 @@ def load_inception(recipe: Recipe, ctx: Context) -> Inception:
 
     Raises: UserError: no file, a pickle, tensors missing, unknown or of another shape.
     """
-    import torch
-
     from mezzotint_metrics.inception_network import Inception
 
-    tensors = _tensors(recipe.source)
-    with torch.device("meta"):
-        network = Inception()
-    # A count of training batches, which only some files hold and nothing here reads.
-    wanted = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    got = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
-    wrong = [name for name in wanted if name not in got or got[name].shape != wanted[name].shape]
-    wrong += [name for name in got if name not in wanted]
-    if wrong:
-        raise UserError(
-            f"{recipe.source.uri} does not hold the weights of pt_inception-2015-12-05: {len(wrong)} tensors are "
-            f"missing, unknown or of another shape, first {wrong[0]}. Weights of other Inceptions do not fit"
-        )
-    placed = {name: tensor.to(ctx.device, torch.float32, copy=True) for name, tensor in got.items()}
-    network.load_state_dict(placed, strict=False, assign=True)
-    for name, buffer in network.named_buffers():
-        if buffer.is_meta:
-            owner, _, last = name.rpartition(".")
-            network.get_submodule(owner).register_buffer(last, torch.zeros((), dtype=torch.int64))
-    return network.eval().requires_grad_(False)
-
-
-def _tensors(source: Source) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(Path(source.path))
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{source.uri} is no safetensors file ({error}); a pickle (.pt, .pth) can run any code when it is "
-            "loaded, so convert it once, as docs/evaluation.md shows"
-        ) from error
+    others = "Weights of other Inceptions do not fit"
+    return filled(Inception, recipe.source, ctx.device, "pt_inception-2015-12-05", others)
