@@ -51,9 +51,8 @@ _HOME = {
     "parse": "captions", "MOTIONS": "moving", "SPEEDS": "moving", "WantedClip": "motion_captions",
     "WantedMotion": "motion_captions", "full_motion_caption": "motion_captions",
     "motion_prompts": "motion_captions", "parse_motion": "motion_captions", "CLIP_ASPECTS": "motion_checker",
-    "ClipReading": "motion_checker",
-    "judge_clip": "motion_checker", "read_clip": "motion_checker", "score_clips": "motion_checker",
-    "check_clips": "motion_from_pixels",
+    "ClipReading": "motion_checker", "judge_clip": "motion_checker", "read_clip": "motion_checker",
+    "score_clips": "motion_checker", "check_clips": "motion_from_pixels",
 }  # fmt: skip
 
 SOURCE = "bundled:smallworld"

@@ -135,7 +135,7 @@ def judge(reading: Reading, wanted: Wanted) -> Verdict:
     count = len(reading.things) == len(wanted.things)
     missing = [None] * max(0, len(wanted.things) - len(reading.things))
     seen: list[SeenThing | None] = [*reading.things, *missing]
-    ground = _background_right(reading.background, wanted)
+    ground = background_right(reading.background, wanted)
 
     def verdict_of(matched: Sequence[SeenThing | None]) -> Verdict:
         marks = {name: _aspect_right(name, matched, wanted.things) for name in _OF_THINGS}
@@ -188,7 +188,8 @@ def _aspect_right(aspect: str, matched: Sequence[SeenThing | None], things: Sequ
     return all(found == goal for found, goal in asked) if asked else None
 
 
-def _background_right(seen: SeenGround, wanted: Wanted) -> bool | None:
+def background_right(seen: SeenGround, wanted: Wanted) -> bool | None:
+    """Whether a ground is the one asked for; None where the words ask for none."""
     goal = wanted.background
     if goal is None:
         return None

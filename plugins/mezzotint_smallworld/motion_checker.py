@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mezzotint_smallworld.checker import SeenGround, colour_name, judge
+from mezzotint_smallworld.checker import SeenGround, background_right, colour_name, judge
 from mezzotint_smallworld.motion_captions import WantedClip, WantedMotion, parse_motion
 from mezzotint_smallworld.motion_tracks import ReadFrames, Track, fitted, read_frames
-from mezzotint_smallworld.moving import BOUNCE, SMALLEST, SPEEDS, TURN
+from mezzotint_smallworld.moving import BOUNCE, DIRECTIONS, SMALLEST, SPEEDS, TURN
 
 __all__ = [
     "CLIP_ASPECTS",
@@ -112,7 +112,7 @@ def judge_clip(reading: ClipReading, wanted: WantedClip) -> ClipVerdict:
     seen: list[SeenMover | None] = [*reading.things, *missing]
     still = judge(reading.frames.first, wanted.picture)
     parts = [mark for mark in (still.size, still.place, still.relation) if mark is not None]
-    ground = _ground_right(reading.background, wanted)
+    ground = background_right(reading.background, wanted.picture)
 
     def verdict_of(matched: Sequence[SeenMover | None]) -> ClipVerdict:
         pairs = list(zip(matched, wanted.motions, strict=True))
@@ -171,39 +171,27 @@ def _motion_right(seen: SeenMover | None, goal: WantedMotion) -> bool:
     return seen is not None and seen.motion == goal.motion and goal.becomes in (None, seen.becomes)
 
 
-def _ground_right(seen: SeenGround, wanted: WantedClip) -> bool | None:
-    goal = wanted.picture.background
-    if goal is None:
-        return None
-    if goal.kind == "stripes":  # "a and b striped" does not say which stripe comes first
-        return seen.kind == goal.kind and set(seen.colours) == set(goal.colours)
-    return (seen.kind, seen.colours) == (goal.kind, goal.colours)
-
-
 def _mover(track: Track, times: Floats, seconds: float) -> SeenMover:
     centres, radii, colours, angles = _courses(track, times)
     way, (height, rises) = centres[1] - centres[0], _bounce(track.centres[:, 1])
     growth = float(radii[1] / radii[0])
     turn = float(angles[1] - angles[0])
     changed = float(np.linalg.norm(colours[1] - colours[0]))
+    lasting = min(seconds, 1.0)  # what happens is over after a second
     strengths = {
-        "way": float(np.abs(way).max()) / (SPEEDS["slowly"][0] * seconds) if not rises else 0.0,
+        # What rises and falls has no way up or down, but may wobble on its way to the side.
+        "way": float(abs(way[0]) if rises else np.abs(way).max()) / (SPEEDS["slowly"][0] * lasting),
         "bouncing": height / BOUNCE[0] if rises else 0.0,
-        "turn": abs(turn) / (TURN[0] * seconds),
-        "size": abs(np.log(growth)) / (-np.log(SMALLEST) * seconds),
-        "changing": changed / (LEAST_CHANGE * seconds),
+        "turn": abs(turn) / (TURN[0] * lasting),
+        "size": abs(np.log(growth)) / (-np.log(SMALLEST) * lasting),
+        "changing": changed / (LEAST_CHANGE * lasting),
     }
     motion = _named_motion(strengths, way, turn, growth)
-    speed = (
-        _speed(float(np.abs(way).max()) / seconds) if strengths["way"] and motion in _COMPASS.values() else None
-    )
+    speed = _speed(float(np.abs(way).max()) / seconds) if motion in DIRECTIONS else None
     changing = motion == "changing"
     start, end = (colour_name(colour) for colour in (colours if changing else [colours.mean(0)] * 2))
     velocity = (float(way[0] / seconds), float(way[1] / seconds))
     return SeenMover(track.shape, start, motion, speed, end if changing else None, velocity, turn, growth)
-
-
-_COMPASS: Final = {(0, -1): "left", (0, 1): "right", (1, -1): "up", (1, 1): "down"}
 
 
 def _named_motion(strengths: dict[str, float], way: Floats, turn: float, growth: float) -> str | None:
@@ -215,7 +203,8 @@ def _named_motion(strengths: dict[str, float], way: Floats, turn: float, growth:
     if first == "way":
         axis = int(np.abs(way).argmax())
         aside = abs(way[1 - axis]) > ASLANT * abs(way[axis])
-        return None if aside else _COMPASS[axis, int(np.sign(way[axis]))]
+        compass = {(0, -1): "left", (0, 1): "right", (1, -1): "up", (1, 1): "down"}
+        return None if aside else compass[axis, int(np.sign(way[axis]))]
     if first == "turn":
         return "clockwise" if turn > 0 else "anticlockwise"
     if first == "size":

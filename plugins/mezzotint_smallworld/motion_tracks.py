@@ -101,7 +101,7 @@ def read_frames(clip: ArrayLike) -> ReadFrames:
 
 
 def fitted(times: Floats, values: Floats, other: Floats | None = None) -> Floats:
-    """Least-squares values, [N] or [N, D] as given, of a line at the times, or of a line and a share of `other`."""
+    """Least-squares values, [N] or [N, D] as given: a line at the times, or a line and a share of `other`."""
     columns = [np.ones_like(times), times, *([] if other is None else [other])]
     design = np.stack(columns, axis=1)
     found: Floats = design @ np.linalg.lstsq(design, values, rcond=None)[0]
