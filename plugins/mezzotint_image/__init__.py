@@ -41,12 +41,13 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_image.reading import load
     from mezzotint_image.resizing import resize
     from mezzotint_image.sheet import contact_sheet
+    from mezzotint_image.video_formats import video_format
     from mezzotint_image.video_reading import load_video
 
     pictures = (load, load_folder, solid, resize, crop, pad, outpaint, composite)
     sets = (batch, repeat, select, contact_sheet, chart)
     masks = (mask_from_image, mask_shape, mask_refine, mask_combine)
-    clips = (load_video, to_video, frames, resample_video, contact_strip)
+    clips = (load_video, to_video, frames, resample_video, contact_strip, video_format)
     for function in (*pictures, *sets, *masks, *clips):
         register(function)
 
@@ -54,10 +55,12 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 @hookimpl
 def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_image import tensors, writers
+    from mezzotint_image.video_formats import FormattedVideo, write_formatted
 
     register(Image, suffix="png", media_type="image/png", writer=writers.write_image)
     register(Mask, suffix="png", media_type="image/png", writer=writers.write_mask)
     register(Video, suffix="mp4", media_type="video/mp4", writer=writers.write_video)
+    register(FormattedVideo, suffix="mp4", media_type="video/mp4", writer=write_formatted)
     register(Report, suffix="json", media_type="application/json", writer=writers.write_report)
     for port, writer in (
         (Weights, tensors.write_weights),

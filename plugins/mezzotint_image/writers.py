@@ -18,7 +18,7 @@ from mezzotint_image.pixels import to_pillow
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-__all__ = ["options_of", "write_image", "write_mask", "write_report", "write_video"]
+__all__ = ["options_of", "still", "write_image", "write_mask", "write_report", "write_video"]
 
 _STILL = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -35,7 +35,7 @@ def write_image(image: Image, info: Any = None) -> list[bytes]:
     options: `quality` 1..100 for jpg (default 95) and webp (lossless without it).
     """
     suffix, options = options_of(info)
-    return [_still(to_pillow(picture), suffix or "png", options) for picture in image.data]
+    return [still(to_pillow(picture), suffix or "png", options) for picture in image.data]
 
 
 def write_mask(mask: Mask, info: Any = None) -> list[bytes]:
@@ -43,7 +43,7 @@ def write_mask(mask: Mask, info: Any = None) -> list[bytes]:
     suffix, options = options_of(info)
     height, width = mask.data.shape[-2:]
     planes = mask.data.reshape(-1, height, width)
-    return [_still(to_pillow(plane), suffix or "png", options) for plane in planes]
+    return [still(to_pillow(plane), suffix or "png", options) for plane in planes]
 
 
 def write_report(report: Report, info: Any = None) -> list[bytes]:
@@ -79,7 +79,8 @@ def write_video(video: Video, info: Any = None) -> list[bytes]:
     raise UserError(f"video is written as mp4, webm, gif or webp, not as {suffix!r}")
 
 
-def _still(picture: Pillow.Image, suffix: str, options: Mapping[str, Any]) -> bytes:
+def still(picture: Pillow.Image, suffix: str, options: Mapping[str, Any]) -> bytes:
+    """One picture as a file. Raises: UserError: a kind that is not written, alpha where there is none."""
     if suffix not in _STILL:
         raise UserError(f"pictures are written as {', '.join(_STILL)}, not as {suffix!r}")
     out = io.BytesIO()

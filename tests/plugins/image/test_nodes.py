@@ -27,6 +27,7 @@ CALLS = {
     "image.frames": {"video": CLIP, "index": -1},
     "image.to_video": {"image": PICTURE, "fps": 2.0},
     "image.resample_video": {"video": CLIP, "frames": 5, "method": "linear"},
+    "image.video_format": {"video": CLIP, "format": "webp", "quality": 50},
     "image.contact_strip": {"video": CLIP, "labels": "seconds"},
     "image.mask_from_image": {"image": PICTURE},
     "image.mask_shape": {"image": PICTURE, "shape": "ellipse"},

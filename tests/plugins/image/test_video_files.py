@@ -15,7 +15,9 @@ from PIL import Image as Pillow
 
 from mezzotint import UserError, Video
 from mezzotint.fingerprint import folder_digest
+from mezzotint.testing import run_graph
 from mezzotint_image.pixels import to_pillow
+from mezzotint_image.video_formats import video_format, write_formatted
 from mezzotint_image.video_reading import load_video
 from mezzotint_image.writers import write_video
 
@@ -345,3 +347,38 @@ def test_the_bytes_are_the_same_every_time():
         contents = {write_video(_clip(), SimpleNamespace(suffix=suffix, options={}))[0] for _ in range(2)}
         assert len(contents) == 1
         assert io.BytesIO(contents.pop()).read(4)
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "gif", "webp", "frames"])
+def test_a_graph_gives_out_a_clip_in_the_format_that_it_asks_for(tmp_path, format):
+    to_pillow(_clip().data[0, 0]).save(tmp_path / "a.png")
+    doc = {
+        "format": 1,
+        "name": "one",
+        "inputs": {"path": {"type": "string", "format": "video"}},
+        "nodes": {
+            "read": {"use": "image.load_video@1", "inputs": {"path": {"ref": "inputs.path"}, "rate": 4.0}},
+            "longer": {"use": "image.resample_video@1", "inputs": {"video": {"ref": "read"}, "frames": 2}},
+            "as": {"use": "image.video_format@1", "inputs": {"video": {"ref": "longer"}, "format": format}},
+        },
+        "outputs": {"clip": {"ref": "as"}},
+    }
+    result = run_graph(doc, path=str(tmp_path / "a.png"))
+    files = write_formatted(result.outputs["clip"])
+    names = ["frame-00000.png", "frame-00001.png"] if format == "frames" else [f"clip.{format}"]
+    assert sorted(files) == names
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert list(load_video(tmp_path / names[0]).data.shape[2:]) == [48, 64, 3]
+
+
+def test_several_clips_have_a_file_each_and_formats_say_what_they_lack():
+    two = Video(torch.rand(2, 3, 8, 8, 4), 8.0)
+    assert sorted(write_formatted(video_format(two, format="webp"))) == ["clip-000.webp", "clip-001.webp"]
+    assert len(write_formatted(video_format(two, format="frames"))) == 6
+    with pytest.raises(UserError, match="webm has no alpha"):
+        video_format(two, format="webm")
+    with pytest.raises(UserError, match="gif has no quality"):
+        video_format(two, format="gif", quality=3)
+    with pytest.raises(UserError, match="frame rate is 0"):
+        video_format(two.replace(fps=0.0), format="webp")
