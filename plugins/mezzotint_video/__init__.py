@@ -27,6 +27,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     """The nodes of this plugin."""
     from mezzotint_models import register_network
     from mezzotint_video.conditions import condition
+    from mezzotint_video.content_words import content_words
     from mezzotint_video.decomposed import decompose
     from mezzotint_video.dynamic_text import words_over_time
     from mezzotint_video.frame_loop import next_frames
@@ -56,7 +57,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip, words_over_time):
         register(function)
-    for function in (start_frames, learn_frames, next_frames):
+    for function in (content_words, start_frames, learn_frames, next_frames):
         register(function)
     for function in (learn_planes, plane_denoiser, learn_plane_diffusion, plane_autoencoder):
         register(function)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad, unfold
+from torch.nn.functional import avg_pool2d, pad
 
 __all__ = ["block_flow"]
 
@@ -25,11 +25,17 @@ def block_flow(first: Tensor, second: Tensor, radius: int = 8, block: int = 3) -
     block: side of the blocks that are compared, odd.
     returns: [B, 2, H, W], x first.
     """
-    batch, channels, height, width = first.shape
-    side = 2 * radius + 1
-    windows = unfold(pad(second, [radius] * 4, mode="replicate"), side)
-    windows = windows.view(batch, channels, side * side, height, width)
-    costs = (windows - first[:, :, None]).square().mean(1)
+    (height, width), side = first.shape[2:], 2 * radius + 1
+    around = pad(second, [radius] * 4, mode="replicate")
+    # One offset at a time: all of them at once would be a large tensor, and slower.
+    costs = torch.stack(
+        [
+            (around[:, :, y : y + height, x : x + width] - first).square().mean(1)
+            for y in range(side)
+            for x in range(side)
+        ],
+        dim=1,
+    )
     # Behind the rim there is nothing: blocks there count what they have.
     costs = avg_pool2d(costs, block, stride=1, padding=block // 2, count_include_pad=False)
     away = torch.arange(-radius, radius + 1, device=first.device, dtype=first.dtype)

@@ -39,7 +39,7 @@ def next_frames(
 
     denoiser: a motion model that `video.learn_frames` trained, guided or not.
     conditioning: the words, which say what moves how; one for all clips, or one for each.
-    latents: the first frames [B, C, H, W]; they come back as they are.
+    latents: the first frames [B, C, H, W]; they come back as they are. One is the first frame of all clips.
     sigmas: the levels that each frame visits, noisiest first.
     noise: where each frame starts from; frames independent, or shared for the same numbers in all.
     frames: of the clip, the first among them.
@@ -62,8 +62,10 @@ def next_frames(
     scale = _scale_of(denoiser)
     _check(conditioning, latents, noise)
     first = latents.data.to(device=ctx.device, dtype=torch.float32)
+    if first.shape[0] == 1:
+        first = first.expand(len(conditioning.context), -1, -1, -1)
     run = _Run(ctx, sampler, conditioning, sigmas, options or {}, clip, latents.space, frames)
-    run.check(denoiser, latents)
+    run.check(denoiser, latents.replace(data=first))
     saved = ctx.resume()
     made = [first] if saved is None else list(saved["frames"].to(ctx.device).unbind(2))
     if len(made) < frames:
