@@ -39,19 +39,29 @@ def test_its_command_runs_and_writes_what_it_says(graph, tmp_path, monkeypatch, 
         assert list(tmp_path.glob(f"outputs/{graph}-{name}-*")), name
 
 
-def test_every_evaluation_is_named_and_so_is_each_output_of_the_leaderboard():
+def test_every_evaluation_is_named_and_so_is_each_output_of_the_leaderboards():
     folder = ROOT / "graphs" / "evaluation"
     docs = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
     by_hand = [name for name, doc in docs.items() if all("default" in value for value in doc["inputs"].values())]
     assert [name for name in by_hand if f"{name}.json" not in TEXT and name != "samples"] == []
-    assert [name for name in docs["leaderboard"]["outputs"] if f"`{name}`" not in TEXT] == []
+    for leaderboard in ("leaderboard", "video_leaderboard"):
+        assert [name for name in docs[leaderboard]["outputs"] if f"`{name}`" not in TEXT] == []
 
 
-def test_the_line_that_converts_inceptions_weights_makes_a_file_of_the_same_tensors(tmp_path, monkeypatch, blocks):
-    (block,) = [b for b in blocks("evaluation.md") if b.language == "python"]
+@pytest.mark.parametrize(
+    ("place", "name", "made"),
+    [
+        (0, "pt_inception-2015-12-05-6726825d.pth", "inception.safetensors"),
+        (1, "rgb_imagenet.pt", "i3d.safetensors"),
+    ],
+)
+def test_the_line_that_converts_standard_weights_makes_a_file_of_the_same_tensors(
+    place, name, made, tmp_path, monkeypatch, blocks
+):
+    block = [b for b in blocks("evaluation.md") if b.language == "python"][place]
     weights = {"fc.weight": torch.randn(4, 3).T, "fc.bias": torch.randn(3)}
-    torch.save(weights, tmp_path / "pt_inception-2015-12-05-6726825d.pth")
+    torch.save(weights, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     exec(block.text, {})
-    made = load_file("inception.safetensors")
-    assert made.keys() == weights.keys() and all(torch.equal(made[name], weights[name]) for name in made)
+    got = load_file(made)
+    assert got.keys() == weights.keys() and all(torch.equal(got[key], weights[key]) for key in got)
