@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from mezzotint import Autoencoder, Denoiser, Image, TextEncoder, UserError, node
+from mezzotint_models import TunedWeights
 from mezzotint_training.objective import Objective
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def personalise(
     The weights have the parts "tuned" (differences, for models.tuned), or "lora" (for models.lora), and "words"
     (for models.learnt_words), whichever is trained.
 
-    denoiser: to begin from; as it is, without guidance.
+    denoiser: to begin from, without guidance. With what models.tuned put on it, training goes on from there, and
+        what it gives are the differences to that: they go on top of the earlier ones.
     encoder: whose texts it reads.
     pictures: of the subject, [N, H, W, 3], three to five; two at least.
     autoencoder: whose latents it denoises, if it does not work in pixels.
@@ -110,8 +112,11 @@ def _check(
     word: str,
 ) -> None:
     count = pictures.data.shape[0]
-    if denoiser.patches:
-        raise UserError(f"{_WHERE}: wanted the denoiser as it is, got one with patches: guide it afterwards")
+    if any(not isinstance(patch, TunedWeights) for patch in denoiser.patches):
+        raise UserError(
+            f"{_WHERE}: wanted the denoiser as it is, or with models.tuned, got one with other patches: guide it "
+            "afterwards"
+        )
     if count < 2:
         raise UserError(
             f"{_WHERE}: one picture is learnt by heart, background and all; give three to five of the subject in "

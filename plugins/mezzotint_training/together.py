@@ -45,7 +45,9 @@ def together(subjects: Annotated[list[Objective], Field(min_length=1, max_length
     if "" in words or len({*words}) != len(words):
         raise UserError(f"{_WHERE}: each subject wants a new word of its own, got {', '.join(map(repr, words))}")
     first = found[0]
-    for one in found[1:]:
+    for one in found:
+        if one.denoiser.patches:
+            raise UserError(f"{_WHERE}: wanted the denoiser as it is, got one that was tuned for {one.word!r}")
         if (one.layers, one.rank) != (first.layers, first.rank):
             raise UserError(
                 f"{_WHERE}: the subjects train one set of layers; got {list(first.layers)} of rank {first.rank} "

@@ -143,3 +143,32 @@ def test_a_conditioning_without_a_text_is_refused(tiny, ctx, model):
     made = mixed(tiny, ctx, [expert(0)])
     with pytest.raises(UserError, match="reads the text's tokens"):
         predicted(model, ctx, made.denoiser, torch.zeros(1, 4, 8, 8), Conditioning())
+
+
+def test_a_word_that_no_expert_has_is_the_denoisers_own_to_the_bit(tiny, ctx, model):
+    made = mixed(tiny, ctx, [expert(0), expert(1)], tried=["a <three> on the left", "a <three>"])
+    assert [one["expert"] for one in made.routes.data["routes"]] == [-1, -1]
+    told = encoded(tiny, ctx, made, ["a <three> on the left"])
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = predicted(model, ctx, checkpoint(tiny.source).denoiser, x, told)
+    assert torch.equal(predicted(model, ctx, made.denoiser, x, told), plain)
+
+
+def test_a_text_with_the_words_of_two_experts_goes_to_one_of_them_and_reports_which(tiny, ctx, model):
+    made = mixed(tiny, ctx, [expert(0), expert(1)], tried=["a <one> on the <two>"])
+    (found,) = made.routes.data["routes"]
+    assert found["expert"] in (0, 1) and found["nearness"] >= 0.5
+    told = encoded(tiny, ctx, made, ["a <one> on the <two>"])
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone = tuned(checkpoint(tiny.source).denoiser, part_of(expert(found["expert"]), "tuned"))
+    assert torch.equal(predicted(model, ctx, made.denoiser, x, told), predicted(model, ctx, alone, x, told))
+
+
+def test_a_word_within_another_ones_word_goes_to_its_own_expert(tiny, ctx):
+    renamed = []
+    for number, word in enumerate(("<cat>", "<cat>s")):
+        made = expert(number)
+        rows = {name.replace(WORDS[number], word): value for name, value in made.tensors.items()}
+        renamed.append(Weights(rows, target="parts", meta=made.meta))
+    made = mixed(tiny, ctx, renamed, tried=["a <cat>", "a <cat>s"])
+    assert [one["expert"] for one in made.routes.data["routes"]] == [0, 1]

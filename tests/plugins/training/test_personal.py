@@ -13,6 +13,7 @@ from mezzotint_models import pack_network, part_of
 from mezzotint_models.denoiser import denoiser
 from mezzotint_models.lora import lora
 from mezzotint_models.tuned import tuned
+from mezzotint_sampling.nodes import guide
 from mezzotint_training.personal import personalise
 from mezzotint_training.train_node import train
 
@@ -135,6 +136,27 @@ def test_the_subject_is_learnt_and_the_prior_holds_its_own_pictures(model):
     (free,) = learnt(model, prior_weight=0.0, **rest).report.data["validation"]
     assert kept["loss"] < 0.9 * kept["loss_at_first"]
     assert kept["prior"] < free["prior"]
+
+
+def test_training_goes_on_from_what_was_tuned_before_and_its_differences_go_on_top(model):
+    first = learnt(model, layers=["attn2"]).weights
+    before = tuned(model, first)
+    objective = personalise(before, ENCODER, PICTURES, prompts=["a toy"], layers=["attn2"])
+    task = objective.open(context(), None, 0, 2)
+    plain, changes = context().realise(model).module, part_of(first, "tuned").tensors
+    with torch.no_grad():
+        for name, parameter in task.unet.network.named_parameters():
+            moved = plain.get_parameter(name) + changes.get(name, 0)
+            assert torch.allclose(parameter, moved, atol=1e-7)
+            if parameter.requires_grad:
+                parameter.add_(0.5)
+    assert all(torch.allclose(c, torch.tensor(0.5)) for c in task.weights()["tuned"].tensors.values())
+
+
+def test_a_denoiser_with_guidance_is_refused(model):
+    guided = guide(model, Conditioning(context=normals(0, (1, 4, 16))))
+    with pytest.raises(UserError, match=r"as it is, or with models\.tuned, .* guide it afterwards"):
+        personalise(guided, ENCODER, PICTURES, prompts=["a toy"], layers=["attn2"])
 
 
 def test_differences_count_as_much_as_they_are_asked_to(model):
