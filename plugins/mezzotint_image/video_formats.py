@@ -38,7 +38,7 @@ def video_format(
     "frames" is a folder of PNG pictures, which image.load_video reads.
     quality: of mp4, webm and webp, 100 the best; null is 80, and no loss for webp.
 
-    Raises: UserError: no frames, no frame rate, alpha in a format that has none, a quality where there is no choice.
+    Raises: UserError: no frames, no frame rate, alpha in a format that has none, a quality where none is chosen.
     """
     check_clip("image.video_format", video)
     if quality is not None and format in ("gif", "frames"):

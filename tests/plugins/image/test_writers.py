@@ -145,8 +145,8 @@ def test_every_port_that_can_be_an_output_has_a_writer():
     found = {}
     register_ports(lambda port, **how: found.__setitem__(port, how))
     assert {p.__name__: how["suffix"] for p, how in found.items()} == {
-        "Image": "png", "Mask": "png", "Video": "mp4", "FormattedVideo": "mp4", "Report": "json", "Weights": "safetensors",
-        "Latents": "safetensors", "Conditioning": "safetensors",
+        "Image": "png", "Mask": "png", "Video": "mp4", "FormattedVideo": "mp4", "Report": "json",
+        "Weights": "safetensors", "Latents": "safetensors", "Conditioning": "safetensors",
     }  # fmt: skip
 
 
