@@ -90,3 +90,25 @@ def test_variations_are_the_pictures_of_text_to_image_and_a_sheet_of_them(run):
 def test_another_checkpoint_is_one_input_away(run, runtime):
     same = run("text_to_image", model=str(WEIGHTS))["image"].data
     assert torch.equal(same, run("text_to_image")["image"].data)
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_a_lora_file_goes_on_every_day_and_none_or_strength_nothing_leaves_the_picture(name, run, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "style.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    pairs = {
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v": (128, 128),
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": (128, 128),
+    }
+    tensors = {}
+    for layer, (out, into) in pairs.items():
+        tensors[f"{layer}.lora_A.weight"] = torch.randn(2, into, generator=generator)
+        tensors[f"{layer}.lora_B.weight"] = torch.randn(out, 2, generator=generator)
+    save_file(tensors, file)
+    more = {"seeds": [0]} if name == "variations" else {}
+    output = "sheet" if name == "variations" else "image"
+    plain = run(name, **more)[output].data
+    assert torch.equal(run(name, lora=str(file), lora_strength=0, **more)[output].data, plain)
+    assert not torch.equal(run(name, lora=str(file), **more)[output].data, plain)
