@@ -17,7 +17,7 @@ COMMANDS = re.findall(r"^\$ (mezzotint run .*)$", TEXT, re.MULTILINE)
 # Inputs that make a graph quick, where it has them and the command does not say.
 FEW = {
     "steps": 2, "updates": 1, "iterations": 1, "fit_steps": 1, "tune_steps": 1, "batch": 1, "eta": "[0, 1]",
-    "views": 1, "tuning": 1,
+    "views": 1, "tuning": 1, "sampling_steps": 1,
 }  # fmt: skip
 
 
