@@ -105,6 +105,13 @@ def _of_weights(tiny) -> dict:
             ),
         },
         "models.lora": {"denoiser": denoiser(network), "weights": adapter},
+        "models.text_lora": {
+            "encoder": checkpoint(tiny.source).text_encoder,
+            "weights": pack_lora(dict(adapter.tensors), role="text_lora"),
+        },
+        "models.apply_lora": {
+            "denoiser": denoiser(network), "encoder": checkpoint(tiny.source).text_encoder, "source": adapter,
+        },
         "models.export_lora": {"weights": adapter},
         "models.read_lora": {"source": adapter},
         "models.learnt_words": {"encoder": checkpoint(tiny.source).text_encoder, "weights": words},
@@ -121,9 +128,9 @@ def test_nodes_of_weights_that_say_what_they_are_keep_every_node_s_promises(tiny
     path = tmp_path / "net.safetensors"
     path.write_bytes(write_weights(calls["models.load_weights"]["source"])[0])
     calls["models.load_weights"] = {"source": source_of(path)}
-    for name in ("models.read_lora", "models.read_words"):
+    for name in ("models.read_lora", "models.apply_lora", "models.read_words"):
         file = tmp_path / f"{name}.safetensors"
         file.write_bytes(write_weights(calls[name]["source"])[0])
-        calls[name] = {"source": source_of(file)}
+        calls[name] = {**calls[name], "source": source_of(file)}
     for name, inputs in calls.items():
         check_node(_nodes()[name], ctx=context, **inputs)
