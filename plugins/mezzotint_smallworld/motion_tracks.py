@@ -31,6 +31,7 @@ __all__ = ["ReadFrames", "Track", "fitted", "read_frames"]
 Floats = NDArray[np.float64]
 
 MOST: Final = 3  # objects that are followed, the largest
+LASTING: Final = 0.6  # share of the frames that an object is found in
 LOST: Final = 30.0  # cost from which two objects of two frames are not the same one
 BEARINGS: Final = 120  # directions of the polar picture, 3 degrees apart
 TURN_AT_ONCE: Final = 32.0  # degrees between two frames; a star looks the same after 72
@@ -58,7 +59,8 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class ReadFrames:
-    """grounds: of each frame. counts: objects in each. first: the first frame as a picture.
+    """grounds: of each frame. counts: objects and blots in each. first: the first frame as a
+    picture of what is followed.
 
     tracks: largest first.
     """
@@ -91,11 +93,14 @@ def read_frames(clip: ArrayLike) -> ReadFrames:
     blobs = [[_blob(*one) for one in seen] for _, seen in found]
     counts = [len(seen) for seen in blobs]
     chains = _follow(blobs, min(MOST, int(np.median(counts))))
+    # A blot here and there is no object; it is in `counts`.
+    chains = [chain for chain in chains if len(chain) >= LASTING * len(blobs)]
+    shown = [(blob.coverage, blob.colour) for chain in chains for index, blob in chain if index == 0]
     tracks = [_track(chain) for chain in chains]
     return ReadFrames(
         tuple(ground for ground, _ in found),
         tuple(counts),
-        describe(*found[0]),
+        describe(found[0][0], sorted(shown, key=lambda blob: -blob[0].sum())),
         tuple(sorted(tracks, key=lambda track: -track.radii.mean())),
     )
 
