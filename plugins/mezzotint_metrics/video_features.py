@@ -45,7 +45,7 @@ def video_features(
     weights: Weights | None = None,
     *,
     source: Source | None = None,
-    head: str = "",
+    head: str = "motion",
     batch: Batch = 32,
 ) -> ClipsSeen:
     """What a small network that was trained on motion sees in clips: features to compare them in, and classes.
@@ -54,8 +54,8 @@ def video_features(
         from the first to the last.
     weights: of a network trained with metrics.learn_clips; in its place, `source`.
     source: its file, or "bundled:video_features".
-    head: whose logits: of the bundled network "motion", "shape" or "colour"; the first one if it is empty; "all"
-        for all combinations, whose logits are sums.
+    head: whose logits: of the bundled network "motion", "shape" or "colour"; "all" for all combinations, whose
+        logits are sums.
     batch: clips at once.
 
     Raises: UserError: no clip, clips too short or too small, no such head, a file without a classifier of clips.
@@ -67,7 +67,7 @@ def video_features(
     _, recipe = recipe_for("clip_classifier", weights, source, node="metrics.video_features")
     network: Any = ctx.realise(Recipe(**recipe, loader=CLIP_LOADER))
     heads = list(network.config["heads"])
-    if head not in ("", "all", *heads):
+    if head not in ("all", *heads):
         raise UserError(f"metrics.video_features: wanted head {', '.join(heads)} or all, got {head!r}")
     least, size = network.config["frames"], network.config["size"]
     clips = clips_of(video, "metrics.video_features", least)
@@ -82,12 +82,10 @@ def video_features(
         with torch.no_grad():
             seen = network(part)
         features.append(seen.features.float())
-        logits.append(_combined(seen.logits) if head == "all" else seen.logits[head or heads[0]].float())
+        logits.append(_combined(seen.logits) if head == "all" else seen.logits[head].float())
         ctx.progress(min(start + batch, len(clips)), len(clips))
     name = f"clip network {recipe['source'].uri}, {recipe['source'].fingerprint[:12]}"
-    return ClipsSeen(
-        Features(torch.cat(features), name), Features(torch.cat(logits), f"{name}, {head or heads[0]} logits")
-    )
+    return ClipsSeen(Features(torch.cat(features), name), Features(torch.cat(logits), f"{name}, {head} logits"))
 
 
 def _combined(logits: dict[str, Tensor]) -> Tensor:

@@ -22,11 +22,11 @@ from mezzotint_metrics.i3d_network import I3D, padded
 from mezzotint_metrics.score import inception_score, score_of
 from mezzotint_metrics.statistics import statistics
 from mezzotint_metrics.video_features import (
-    video_features,
     frame_features,
     i3d_features,
     load_clip_network,
     load_i3d,
+    video_features,
 )
 from mezzotint_models import pack_network
 from mezzotint_smallworld.motion_nodes import clips
@@ -92,7 +92,7 @@ def test_clip_features_are_the_networks_last_hidden_layer_and_the_logits_of_the_
         wanted = small()(video.data.movedim(-1, 2) * 2 - 1)
     torch.testing.assert_close(got["features"].data, wanted.features)
     torch.testing.assert_close(got["logits"].data, wanted.logits["shape"])
-    assert video_features(context(), video, weights()).logits.data.shape == (3, 2), "the first head"
+    assert video_features(context(), video, weights()).logits.data.shape == (3, 2), "of motion"
 
 
 def test_the_logits_of_all_heads_make_the_product_of_their_probabilities():
