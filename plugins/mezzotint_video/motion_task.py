@@ -172,6 +172,7 @@ class MotionTask(Task):
             attentions=attention_places(unet) if made.attention else [],
             position=made.position, causal=made.causal, window=made.window,  # type: ignore[arg-type]
             context=_text_width(unet) if made.reads_text else 0, side=first, noisy_side=self.noisy_side(),
+            embedding=["time_embedding", unet.time_embedding.linear_2.out_features],
         )  # fmt: skip
         if made.start is not None:
             begin_from(layers, made.start)

@@ -52,6 +52,8 @@ class TemporalLayers(nn.Module):
     side: further channels of the input, [name of the first layer, its output channels, side channels], or nothing;
         for a network that sees patches, so many times as a patch has places.
     noisy_side: whether their noise level is told.
+    embedding: [name of the layer that embeds the time step, its width], or nothing: what a frame is told is added
+        there too, and so reaches each residual block.
 
     Whatever the settings, the layers do nothing at first: the model of pictures is untouched (Singer et al. 2022).
     """
@@ -70,12 +72,14 @@ class TemporalLayers(nn.Module):
         modulation: int = 128,
         side: Sequence[Any] = (),
         noisy_side: bool = False,
+        embedding: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
             "convolutions": [list(one) for one in convolutions], "attentions": [list(one) for one in attentions],
             "head": head, "position": position, "causal": causal, "window": window, "kernel": kernel,
             "context": context, "modulation": modulation, "side": list(side), "noisy_side": noisy_side,
+            "embedding": list(embedding),
         }  # fmt: skip
         self.convolutions = nn.ModuleDict(
             {_key(name): TemporalConvolution(int(width), kernel) for name, width in convolutions}
@@ -94,10 +98,15 @@ class TemporalLayers(nn.Module):
             nn.init.zeros_(self.side.weight)
             nn.init.zeros_(self.side.bias)  # type: ignore[arg-type]
 
+        self.embedding = nn.Linear(modulation, int(embedding[1])) if embedding and modulation else None
+        if self.embedding is not None:
+            nn.init.zeros_(self.embedding.weight)
+            nn.init.zeros_(self.embedding.bias)
+
     @property
     def names(self) -> list[str]:
         """The layers of the U-Net that these lie behind, each once."""
-        first = [str(self.config["side"][0])] if self.config["side"] else []
+        first = [str(self.config[kind][0]) for kind in ("embedding", "side") if self.config[kind]]
         behind = [str(name) for kind in ("convolutions", "attentions") for name, _ in self.config[kind]]
         return list(dict.fromkeys([*first, *behind]))
 
@@ -108,12 +117,15 @@ class TemporalLayers(nn.Module):
     def behind(
         self, name: str, h: Tensor, clip: Clip, told: Tensor | None, through: Callable[[str], Through | None]
     ) -> Tensor:
-        """h [B * (F + images), C, H, W], the output of the U-Net's layer `name`, after what lies behind it.
+        """h [B * (F + images), C, H, W], the output of the U-Net's layer `name`, after what lies behind it; or the
+        time step's embedding [B * (F + images), D].
 
         told: of `modulation`. through: for an attention's name, what computes it in place of the kernel.
         """
         key, rows = _key(name), h.unflatten(0, (clip.batch, clip.frames + clip.images))
         frames = rows[:, : clip.frames]
+        if self.embedding is not None and name == self.config["embedding"][0]:
+            frames = frames if told is None else frames + self.embedding(told).to(frames.dtype)
         if self.config["side"] and name == self.config["side"][0]:
             frames = frames + self._side(clip, frames)
         apart = clip.apart or clip.frames < 2

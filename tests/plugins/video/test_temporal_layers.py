@@ -38,8 +38,9 @@ def unet() -> UNet2DConditionModel:
 def layers_of(network: UNet2DConditionModel, **changes: object) -> TemporalLayers:
     torch.manual_seed(1)
     return TemporalLayers(
-        convolutions=residual_places(network), attentions=attention_places(network), head=4, context=12, **changes
-    )
+        convolutions=residual_places(network), attentions=attention_places(network), head=4, context=12,
+        embedding=["time_embedding", network.time_embedding.linear_2.out_features], **changes,
+    )  # fmt: skip
 
 
 def stirred(layers: TemporalLayers) -> TemporalLayers:
