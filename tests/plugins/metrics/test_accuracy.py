@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mezzotint import Conditioning, Denoiser, Image, Latents, Recipe, Sigmas, Source, UserError
+from mezzotint import Conditioning, Denoiser, Image, Latents, Recipe, Sigmas, Source, UserError, Video
 from mezzotint.testing import check_node, fake_context, tiny_denoiser
-from mezzotint_metrics.accuracy import prompt_accuracy
+from mezzotint_metrics.accuracy import prompt_accuracy, video_accuracy
+from mezzotint_metrics.bootstrap import bootstrap
 from mezzotint_metrics.extraction import classifier_logits, denoiser_features, embedding_features
+from mezzotint_smallworld.motion_nodes import clips
 from mezzotint_smallworld.nodes import pictures
 
 
@@ -117,3 +119,42 @@ def test_a_classifier_is_shown_clean_pictures_from_minus_one_to_one_in_order():
 def test_no_picture_has_no_logits():
     with pytest.raises(UserError, match=r"wanted pictures \[B, H, W, C\], got \[0, 4, 4, 3\]"):
         classifier_logits(fake_context(), Recipe(Source("", "", ""), "x"), Image(torch.zeros(0, 4, 4, 3)))
+
+
+# --- clips ---
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return clips(seed=40, count=6, things=1, motions=["left", "right", "growing"], split="test")
+
+
+def test_the_worlds_own_clips_are_right_and_backwards_their_motion_is_wrong_and_nothing_else(moving):
+    there = check_node(video_accuracy, video=moving.video, prompts=moving.captions)["report"].data
+    assert there["accuracy"] == 100 and there["score"]["motion"] == there["score"]["consistency"] == 100
+    back = video_accuracy(Video(moving.video.data.flip(1), 8.0), prompts=moving.captions).data
+    assert back["accuracy"] == back["score"]["motion"] == 0 and back["score"]["object"] == 100
+
+
+def test_each_clip_has_a_row_that_bootstrap_reads(moving):
+    mixed = Video(torch.cat((moving.video.data[:3], moving.video.data[3:].flip(1))), 8.0)
+    got = video_accuracy(mixed, prompts=moving.captions)
+    assert [row["motion"] for row in got.data["rows"]] == [True] * 3 + [False] * 3
+    assert [row["prompt"] for row in got.data["rows"]] == list(moving.captions)
+    assert bootstrap(fake_context(), got, figure="all").data["mean"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "prompts", "message"),
+    [
+        ((0, 8, 64, 64, 3), [], r"wanted clips \[B, F, 64, 64, 3\], got \[0"),
+        ((1, 0, 64, 64, 3), ["a red circle, still"], "at least one frame"),
+        ((1, 8, 32, 32, 3), ["a red circle, still"], r"reads clips \[B, F, 64, 64, 3\]"),
+        ((2, 8, 64, 64, 3), ["a red circle, still"], "1 prompts for 2 clips"),
+        ((1, 8, 64, 64, 3), ["a red circle, flying"], "is no motion"),
+        ((8, 64, 64, 3), ["a red circle, still"], r"wanted clips \[B, F, 64, 64, 3\]"),
+    ],
+)
+def test_what_is_no_clip_and_what_is_no_prompt_of_clips_are_refused(shape, prompts, message):
+    with pytest.raises(UserError, match=message):
+        video_accuracy(Video(torch.zeros(shape), 8.0), prompts=prompts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mezzotint import UserError
-from mezzotint.testing import fake_context
+from mezzotint.testing import check_node, fake_context
 from mezzotint_metrics import register_nodes
 from mezzotint_metrics.clip_classifier import ClipClassifier
 from mezzotint_metrics.clip_objective import learn_clips
@@ -49,7 +49,8 @@ class Two(Sliding):
 def opened(reader, batch: int = 8, **settings) -> Task:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return learn_clips(**{**SMALL, **settings}).open(fake_context(), reader, 0, batch)
+        (objective,) = check_node(learn_clips, **{**SMALL, **settings}).values()
+        return objective.open(fake_context(), reader, 0, batch)
 
 
 def generator() -> torch.Generator:
