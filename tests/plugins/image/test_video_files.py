@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -382,3 +384,24 @@ def test_several_clips_have_a_file_each_and_formats_say_what_they_lack():
         video_format(two, format="gif", quality=3)
     with pytest.raises(UserError, match="frame rate is 0"):
         video_format(two.replace(fps=0.0), format="webp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "webp"])
+def test_writing_takes_no_second_copy_of_the_clip(suffix):
+    """512 frames that share one frame's memory: as floats of their own they would be 402 MB."""
+    program = f"""
+import resource, torch
+from types import SimpleNamespace
+from mezzotint import Video
+from mezzotint_image.writers import write_video
+def write(frames):
+    write_video(Video(torch.zeros(1, 1, 256, 256, 3).expand(1, frames, -1, -1, -1), 8.0), how)
+how = SimpleNamespace(suffix={suffix!r}, options={{}})
+write(64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write(512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50 * 1024
