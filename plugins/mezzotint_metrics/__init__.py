@@ -22,6 +22,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_metrics.difference import picture_difference
     from mezzotint_metrics.extraction import classifier_logits, denoiser_features, embedding_features
     from mezzotint_metrics.frechet import fid, fvd
+    from mezzotint_metrics.gathering import gather_clips
     from mezzotint_metrics.inception import inception_features
     from mezzotint_metrics.kernel import kid
     from mezzotint_metrics.neighbours import precision_recall
@@ -33,10 +34,10 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_models import register_network
 
     register_network("metrics.clip_classifier", "mezzotint_metrics.clip_classifier:ClipClassifier")
-    of_video = (video_features, frame_features, i3d_features, fvd, frame_consistency, video_accuracy, learn_clips)
+    of_video = (video_features, frame_features, i3d_features, fvd, frame_consistency, video_accuracy)
     seeing = (denoiser_features, classifier_logits, embedding_features, inception_features)
     figures = (fid, kid, inception_score, precision_recall, clip_score, retrieval, prompt_accuracy, bootstrap)
-    others = (rank, best_of, row, table, curve, denoising_error, picture_difference)
+    others = (learn_clips, gather_clips, rank, best_of, row, table, curve, denoising_error, picture_difference)
     for function in (*seeing, statistics, load_statistics, *figures, *others, *of_video):
         register(function)
 

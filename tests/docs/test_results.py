@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FACTS = json.loads((ROOT / "docs" / "results.json").read_text("utf-8"))
+VIDEO = json.loads((ROOT / "docs" / "video_results.json").read_text("utf-8"))
 TEXT = (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
@@ -22,8 +23,8 @@ def results():
 
 
 def test_the_page_is_what_the_command_makes_of_what_was_measured(results):
-    assert results.page(FACTS) == TEXT, (
-        "docs/results.py or docs/results.json has changed: python docs/results.py --page"
+    assert results.page(FACTS, VIDEO) == TEXT, (
+        "docs/results.py or the figures beside it have changed: python docs/results.py --page"
     )
 
 
@@ -33,6 +34,21 @@ def test_every_system_of_the_leaderboard_was_measured():
     for table in FACTS:
         assert sorted(row["label"] for row in table["rows"]) == sorted(labels)
         assert all(row["samples"] == table["count"] for row in table["rows"])
+
+
+def test_every_system_of_the_video_leaderboard_was_measured():
+    graph = json.loads((ROOT / "graphs" / "evaluation" / "video_leaderboard.json").read_text("utf-8"))
+    labels = graph["nodes"]["each"]["inputs"]["over"]["label"]
+    assert sorted(row["label"] for row in VIDEO["rows"]) == sorted(labels)
+    assert all(row["samples"] == VIDEO["count"] for row in VIDEO["rows"])
+    by_label = {row["label"]: row for row in VIDEO["rows"]}
+    assert by_label["the world itself"]["accuracy"] > 95 > by_label["a still picture"]["motion"]
+
+
+def test_the_surveys_table_of_video_is_said_to_be_missing_and_no_figure_stands_in_its_place():
+    ours, survey = TEXT.split("## The survey's table 2")
+    assert "**missing**" in survey and "would not compare" in survey
+    assert "|" not in survey and "| system | obeyed | motion |" in ours
 
 
 def test_the_surveys_figures_stand_by_themselves_and_are_said_not_to_compare():
