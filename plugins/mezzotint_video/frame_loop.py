@@ -43,8 +43,8 @@ def next_frames(
     sigmas: the levels that each frame visits, noisiest first.
     noise: where each frame starts from; frames independent, or shared for the same numbers in all.
     frames: of the clip, the first among them.
-    seconds: from the first frame to the last. The bundled model has seen one second, in steps of a seventh or a
-        fourteenth.
+    seconds: from the first frame to the last; a model makes what it has seen in training, one second of the small
+        world.
     sampler: as in sampling.sample.
     options: the sampler's own, by name.
     clip: bounds the change between two frames to -clip..clip at every step, in the units that the model was
@@ -135,8 +135,7 @@ def _scale_of(denoiser: Denoiser) -> float:
     scale = said.get("scale") if isinstance(said, Mapping) else None
     if not isinstance(scale, int | float) or not 0 < scale < 1e6:
         raise UserError(
-            f"{WHERE}: wanted a motion model, which video.learn_frames trains, got {denoiser.source.uri}; "
-            "bundled:vidm is one"
+            f"{WHERE}: wanted a motion model, which video.learn_frames trains, got {denoiser.source.uri}"
         )
     return float(scale)
 

@@ -25,17 +25,24 @@ def start_frames(
     source: the checkpoint with that denoiser, such as bundled:smallworld.
     scale: of the changes, as in video.learn_frames.
 
-    Raises: UserError: a checkpoint whose latents have other channels, or that has no U-Net.
+    Raises: UserError: a checkpoint whose latents have other channels, or that has no U-Net; an architecture with
+        other side channels.
     """
     import torch
 
     from mezzotint_models import trunk_tensors
+    from mezzotint_video.frame_told import channels_for
 
     tensors = {name: tensor.float() for name, tensor in trunk_tensors(source).items()}
     first, channels = tensors.get("network.conv_in.weight"), architecture.channels
     if first is None or first.shape[1] != channels * architecture.patch**2:
         raise UserError(
             f"video.start_frames: wanted a checkpoint with a U-Net of {channels} channels, got {source.uri}"
+        )
+    if architecture.config.get("extra") != channels_for(channels):
+        raise UserError(
+            f"video.start_frames: wanted models.unet with extra {channels_for(channels)}, as video.learn_frames "
+            f"does, got {architecture.config.get('extra')}"
         )
     # The side channels: first frame, previous frame, flow; each takes patch^2 places.
     side = torch.zeros(first.shape[0], architecture.config["extra"] * architecture.patch**2, *first.shape[2:])

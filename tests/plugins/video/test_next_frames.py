@@ -218,7 +218,7 @@ def test_the_nodes_keep_every_node_s_promises() -> None:
         check_node(next_frames, ctx=ctx, noise=Noise(seed=3), frames=2, **given)
     check_node(content_words, prompts=["a star, still"])
     check_node(learn_frames, architecture=architecture(), conditioner=LabelConditioner(2))
-    made = dataclasses.replace(architecture(), channels=8)
+    made = dataclasses.replace(architecture(extra=channels_for(8)), channels=8)
     check_node(start_frames, architecture=made, source=SOURCE)
 
 
@@ -404,3 +404,5 @@ def test_training_begins_with_what_the_trunk_sees_of_the_frame_before_and_the_ch
     assert not tensors["unet/network.conv_out.weight"].any()
     with pytest.raises(UserError, match="a U-Net of 3 channels"):
         start_frames(architecture(), source=SOURCE)
+    with pytest.raises(UserError, match="with extra 18, as"):
+        start_frames(dataclasses.replace(architecture(), channels=8), source=SOURCE)
