@@ -22,7 +22,7 @@ def check_planes(ctx: Context, autoencoder: Autoencoder, video: Video) -> Report
     returns: "psnr" in decibels, the mean over the clips, "psnr_worst", and "psnr_mean_frame", of each clip's mean
         frame in place of all its frames; "numbers" of the planes and "numbers_dense" of a block with as many
         channels; "third_difference", the largest mixed third difference of what the decoder sees, as a share of
-        its spread: 0 for a sum of three functions of two variables, and what a decoder makes of it is not bound so.
+        its spread: 0 for a sum of three functions of two variables each, which the decoder then departs from.
     Raises: UserError: another autoencoder, clips of another length or shape.
     Source: Yu et al. 2023 (PVDM), section 3.1.
     """

@@ -41,7 +41,9 @@ def learn_planes(
     size: side of the frames; those of the data set are averaged down to it.
     patch: side of the squares that make one place.
     channels: numbers at each place of a plane.
-    width: of the features. encoder_blocks, decoder_blocks: of space-time blocks. heads: of every attention.
+    width: of the features.
+    encoder_blocks, decoder_blocks: space-time blocks.
+    heads: of every attention.
     noise: deviation of noise on the planes in training, whose numbers lie in -1..1: what a denoiser makes is never
         exact.
     l1: weight of the mean absolute error beside the squared one, both of pixels in -1..1.
@@ -79,7 +81,9 @@ def plane_denoiser(
 
     autoencoder: of video.plane_autoencoder, whose planes it makes.
     frames, side: of the planes: frames of a clip, and places along a side of a frame (size / patch).
-    width: of the features. blocks: of the network. heads: of the attention.
+    width: of the features.
+    blocks: of the network.
+    heads: of the attention.
     context: width of the tokens of a text that it reads; 0 reads none.
     previous: whether it can be told of the clip before.
     meet: without it, the planes are made each by itself.
