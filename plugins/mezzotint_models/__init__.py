@@ -15,6 +15,7 @@ from mezzotint import hookimpl
 
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
+    from mezzotint_models.attention import AttentionLayers
     from mezzotint_models.layout import read_boxes
     from mezzotint_models.learnt_words import pack_words, worded
     from mezzotint_models.lora_files import pack_lora
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "AttentionLayers",
     "TunedWeights",
     "blending_weights",
     "build_network",
@@ -57,6 +59,7 @@ __all__ = [
 
 _HOME = {
     "Architecture": "architecture",
+    "AttentionLayers": "attention",
     "TunedWeights": "tuned",
     "blending_weights": "overlapping",
     "build_network": "networks",

@@ -36,9 +36,11 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_video.frames import join_frames, take_frames
     from mezzotint_video.inflate import inflate
     from mezzotint_video.motion_objective import learn_motion
+    from mezzotint_video.one_shot import tune_on_clip
     from mezzotint_video.reconstruction import keep_frames
     from mezzotint_video.residual_objective import learn_residual
     from mezzotint_video.side_channels import condition_on_frames, condition_on_slow_clip
+    from mezzotint_video.sparse_causal import sparse_causal
     from mezzotint_video.triplane_figures import check_planes, seams
     from mezzotint_video.triplane_nodes import (
         continue_clip,
@@ -56,6 +58,8 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames, windows):
         register(function)
     for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip, words_over_time):
+        register(function)
+    for function in (sparse_causal, tune_on_clip):
         register(function)
     for function in (content_words, start_frames, learn_frames, next_frames):
         register(function)
@@ -92,14 +96,16 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_video.frame_predictor import ShownPast
     from mezzotint_video.inflate import Inflated, LayersRecipe
     from mezzotint_video.motion_objective import MotionObjective
+    from mezzotint_video.one_shot import OneShotObjective
     from mezzotint_video.reconstruction import KnownFrames
     from mezzotint_video.residual_objective import ResidualObjective
+    from mezzotint_video.sparse_causal import SparseCausal
     from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective, PlaneDiffusionObjective
     from mezzotint_video.windows import Windows
 
     register(PlaneAutoencoderObjective)
     register(PlaneDiffusionObjective)
-    for kind in (FrameObjective, ShownPast):
+    for kind in (FrameObjective, ShownPast, OneShotObjective, SparseCausal):
         register(kind)
     for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective, Windows):
         register(kind)
