@@ -143,9 +143,9 @@ class PlaneDiffusionTask(Task):
             )
         halves = torch.stack([levels[:frames], levels[frames : 2 * frames]]).float() / 255
         with torch.no_grad():
-            first, second = self.encoder.encode(halves).cpu().float().split(1)
+            planes = self.encoder.encode(halves).cpu().float()
         told = self.conditions.read([item]) if self.conditions else {}
-        return {"first": first, "second": second, **told}
+        return {"first": planes[:1], "second": planes[1:], **told}
 
 
 def uniform(count: int, generator: torch.Generator) -> Tensor:
