@@ -115,8 +115,8 @@ class Noise(Port):
     that diffusers and ComfyUI start from) or "brownian" (counter-based too; a step has the increment of
     one path over it: a finer run follows the same path). seed: sample i of a batch uses seed + i // copies, so
     that `copies` neighbours have the same numbers. stream: keeps uses apart. frames: how the frames of a video
-    relate; "mixed" and "progressive" have this `correlation` of any two frames, or of two neighbours; "residual" is
-    mixed, but the middle frame has what all share, alone.
+    relate; "mixed" and "progressive" have this `correlation` of any two frames, or of two neighbours; "residual"
+    is mixed, but the middle frame has what all share, alone.
     """
 
     seed: int

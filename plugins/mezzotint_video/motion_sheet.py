@@ -18,7 +18,7 @@ __all__ = ["SHOWN", "draw_clips", "lines_of"]
 SHOWN = 4
 
 
-def draw_clips(task: MotionTask, generator: torch.Generator, steps: int = 16, guidance: float = 2.5) -> Image:
+def draw_clips(task: MotionTask, generator: torch.Generator, steps: int = 10, guidance: float = 2.5) -> Image:
     """For each of a few held-out clips a line of its frames, and a line of the sample that was told the same."""
     rows = task.held(SHOWN)
     return lines_of(task, rows["latents"].float(), ddim(task, rows, generator, steps, guidance))
