@@ -7,20 +7,17 @@ far. What grows comes nearer. Its scale is that of the world and not of the clip
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mezzotint_smallworld.draw import coverage, ground
-from mezzotint_smallworld.moving import MovingScene, frames_of
-from mezzotint_smallworld.scene import ALONE_RADII, FRAME, Thing
+from mezzotint_smallworld.moving import NEAREST, MovingScene, frames_of
+from mezzotint_smallworld.scene import FRAME, Thing
 
-__all__ = ["NEAREST", "DrawnClip", "draw_clip"]
-
-NEAREST: Final = ALONE_RADII["large"][1]
-"""The radius of the nearest thing that there is, in pixels: its depth is 1."""
+__all__ = ["DrawnClip", "draw_clip"]
 
 
 class DrawnClip(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from mezzotint import Report, UserError, Video, node
-from mezzotint_smallworld.motion_draw import NEAREST
+from mezzotint_smallworld.moving import NEAREST
 
 if TYPE_CHECKING:
     import numpy as np

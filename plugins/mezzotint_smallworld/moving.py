@@ -32,7 +32,16 @@ from mezzotint_smallworld.scene import (
     sample_background,
 )
 
-__all__ = ["DIRECTIONS", "MOTIONS", "SPEEDS", "MovingScene", "MovingThing", "frames_of", "sample_moving_scene"]
+__all__ = [
+    "DIRECTIONS",
+    "MOTIONS",
+    "NEAREST",
+    "SPEEDS",
+    "MovingScene",
+    "MovingThing",
+    "frames_of",
+    "sample_moving_scene",
+]
 
 DIRECTIONS: Final = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 MOTIONS: Final = (
@@ -47,6 +56,7 @@ SMALLEST: Final = 0.5  # radius of a growing thing at first, as a share of the l
 BOUNCE: Final = (9.0, 12.0)  # pixels, twice up and down in the second
 ROUND: Final = ("circle", "ring")  # which look the same however they are turned
 CLEAR: Final = 80.0  # RGB distance that a changing colour keeps from the ground
+NEAREST: Final = ALONE_RADII["large"][1]  # pixels: the radius of the nearest thing there is, whose depth is 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from mezzotint import Conditioning, Denoiser, NoiseLevel, NoiseSchedule, Patch, Prediction, UserError, node
-from mezzotint_sampling import Wrapped, as_kind, clean, finished, index_of
+from mezzotint_sampling import Wrapped, as_kind, clean, finished
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,8 @@ class DecomposedPredictor(Wrapped):
 
 def residual_level(level: NoiseLevel, schedule: NoiseSchedule, correlation: float) -> tuple[NoiseLevel, float]:
     """The level of a frame whose shared noise is taken away, and the factor that its scale lacks there."""
+    from mezzotint_sampling import index_of  # which loads numpy
+
     left = level.sigma * math.sqrt(1 - correlation)
     scale = math.hypot(level.alpha, left)
     time = index_of(schedule, left / max(level.alpha, 1e-9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,11 +41,17 @@ def registry(kit):
     return kit.registry_of(picture, join)
 
 
+@lru_cache(maxsize=2)
+def validator(text):
+    """Of a schema's text, which is long: checking it takes seconds."""
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
 @pytest.fixture
 def valid(registry):
-    schema = json.loads(json.dumps(graph_schema(registry)))
-    jsonschema.Draft202012Validator.check_schema(schema)
-    check = jsonschema.Draft202012Validator(schema)
+    check = validator(json.dumps(graph_schema(registry)))
 
     def call(*nodes, **more):
         named = {f"n{i}": each for i, each in enumerate(nodes)}

@@ -9,9 +9,9 @@ from mezzotint import UserError
 from mezzotint.testing import check_node, fake_context
 from mezzotint_smallworld import full_motion_caption
 from mezzotint_smallworld.draw import draw, masks
-from mezzotint_smallworld.motion_draw import NEAREST, draw_clip
+from mezzotint_smallworld.motion_draw import draw_clip
 from mezzotint_smallworld.motion_nodes import clip_dataset, clips
-from mezzotint_smallworld.moving import frames_of, sample_moving_scene
+from mezzotint_smallworld.moving import NEAREST, frames_of, sample_moving_scene
 
 SCENES = [sample_moving_scene(seed) for seed in range(12)]
 
