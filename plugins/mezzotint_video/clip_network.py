@@ -39,6 +39,7 @@ class ClipNetwork(nn.Module):
             # input none.
             flat = flat.detach().requires_grad_()
         at = times.repeat_interleave(frames)
+        told = self._retold(told, clip)
         with self.attached.on(), self.attached.over(clip):
             if self.image is unet_of(self.image):
                 mask = None if told.mask is None else told.mask.bool()
@@ -49,6 +50,14 @@ class ClipNetwork(nn.Module):
                 out = self.image(flat, at, told)
         made: Tensor = out.float().unflatten(0, (batch, frames))
         return made
+
+    def _retold(self, told: Conditioning, clip: Clip) -> Conditioning:
+        """Of each frame the words that it is told, of single pictures those that they were."""
+        words = self.layers.retold(clip)
+        if words is None or told.context is None:
+            return told
+        rows = told.context.unflatten(0, (clip.batch, clip.frames + clip.images))
+        return told.replace(context=torch.cat([words, rows[:, clip.frames :]], dim=1).flatten(0, 1))
 
 
 def tuned_names(network: Any, wanted: tuple[str, ...], node: str) -> list[str]:

@@ -132,7 +132,11 @@ class InflatedPredictor:
         if x.ndim != 5 or ((x.shape[2] < 2 or not self.temporal) and not reads_side):
             prediction = self.model.predict(x, level, plain)
             return prediction
-        with self.attached.over(clip_of(x, conditioning, apart=not self.temporal), level):
+        clip = clip_of(x, conditioning, apart=not self.temporal)
+        words = self.attached.layers.retold(clip)
+        if plain is not None and words is not None:
+            plain = replace(plain, context=words)
+        with self.attached.over(clip, level):
             prediction = self.model.predict(x, level, plain)
         return prediction
 

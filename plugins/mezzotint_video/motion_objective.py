@@ -39,6 +39,8 @@ class MotionObjective(Objective):
     window: int = 1
     causal: bool = False
     reads_text: bool = True
+    frame_words: int = 0
+    crop: int | None = None
     frames: str = "mixed"
     correlation: float = 0.5
     images: int = 0
@@ -66,6 +68,8 @@ def learn_motion(
     window: Literal[1, 3, 5] = 1,
     causal: bool = False,
     reads_text: bool = True,
+    frame_words: Annotated[int, Field(ge=0, le=8)] = 0,
+    crop: Annotated[int, Field(ge=1, le=4096)] | None = None,
     frames: Literal["independent", "shared", "mixed", "progressive"] = "mixed",
     correlation: Share = 0.5,
     images: Annotated[int, Field(ge=0, le=64)] = 0,
@@ -89,6 +93,10 @@ def learn_motion(
     window: side of the neighbourhood that it sees in every frame; 1 is each place by itself.
     causal: whether a frame sees only those before it.
     reads_text: whether the layers read the words themselves, which say the motion.
+    frame_words: blocks of a small network that says the words anew for each frame ("on the left" at the first,
+    "on the right" at the last), which the picture layers then read; 0 leaves the words as they are.
+    crop: frames of each clip that a step sees, a run of them from a random start, so that a batch holds more
+    different clips; with 1 only what each frame is told is learnt, fastest. All if null.
     frames: how the noise of a clip's frames is related; sampling wants the same.
     correlation: of the noise of any two frames, if mixed; of neighbours, if progressive.
     images: single pictures in each clip's row, which no temporal layer touches: joint training of both.
@@ -105,6 +113,8 @@ def learn_motion(
         )
     if not convolution and not attention:
         raise UserError("video.learn_motion: neither convolutions nor attention leaves no temporal layer to train")
+    if crop is not None and side != "none":
+        raise UserError(f"video.learn_motion: side channels {side!r} are of whole clips; leave out crop")
     if (denoiser.space == "pixels") != (autoencoder is None):
         raise UserError(
             f"video.learn_motion: the denoiser works in {denoiser.space!r}; give its autoencoder if that is not "
@@ -112,6 +122,7 @@ def learn_motion(
         )
     return MotionObjective(
         denoiser, conditioner, autoencoder, start, tuned=tuple(tuned), convolution=convolution,
-        attention=attention, position=position, window=window, causal=causal, reads_text=reads_text, frames=frames,
-        correlation=correlation, images=images, side=side, drop=drop, focus=focus,
+        attention=attention, position=position, window=window, causal=causal, reads_text=reads_text,
+        frame_words=frame_words, crop=crop, frames=frames, correlation=correlation, images=images, side=side,
+        drop=drop, focus=focus,
     )  # fmt: skip

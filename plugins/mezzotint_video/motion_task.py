@@ -99,6 +99,7 @@ class MotionTask(Task):
 
     def errors(self, rows: Rows, times: Tensor, dropped: Tensor, generator: torch.Generator) -> Tensor:
         """[B], the mean squared error of the target."""
+        rows = self.cropped(rows, generator)
         clean = rows["latents"].float()
         noise = self.noise(clean.shape, generator)
         told, clip = self.told(rows, dropped, generator)
@@ -110,13 +111,25 @@ class MotionTask(Task):
         errors: Tensor = (output - target).square().flatten(1).mean(1)
         return errors
 
+    def cropped(self, rows: Rows, generator: torch.Generator) -> Rows:
+        """As many frames in a row of each clip as the objective wants, and "seconds" [B, n], when they are."""
+        latents, wanted = rows["latents"], self.objective.crop
+        count, frames = latents.shape[:2]
+        if wanted is None or wanted >= frames:
+            return rows
+        device = latents.device
+        first = torch.randint(frames - wanted + 1, (count, 1), generator=generator, device=device)
+        chosen = first + torch.arange(wanted, device=device)
+        kept = latents[torch.arange(count, device=device)[:, None], chosen]
+        return {**rows, "latents": kept, "seconds": chosen / rows["fps"].to(device)[:, None]}
+
     def told(self, rows: Rows, dropped: Tensor, generator: torch.Generator) -> tuple[Conditioning, Clip]:
         """What the pictures' network is told, a row for each picture, and what the temporal layers know."""
         latents, images = rows["latents"], self.objective.images if torch.is_grad_enabled() else 0
         batch, frames = latents.shape[:2]
         told = self.conditions(rows, dropped)
         side, level = self.side(rows, generator)
-        clip = Clip(batch, frames, images, False, rows["fps"], told.context, side, level)
+        clip = Clip(batch, frames, images, False, rows["fps"], told.context, side, level, rows.get("seconds"))
         return spread(told, batch, frames, images), clip
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
@@ -173,6 +186,7 @@ class MotionTask(Task):
             position=made.position, causal=made.causal, window=made.window,  # type: ignore[arg-type]
             context=_text_width(unet) if made.reads_text else 0, side=first, noisy_side=self.noisy_side(),
             embedding=["time_embedding", unet.time_embedding.linear_2.out_features],
+            words=made.frame_words,
         )  # fmt: skip
         if made.start is not None:
             begin_from(layers, made.start)

@@ -25,6 +25,8 @@ class Layers(Protocol):
 
     def modulation(self, clip: Clip) -> Tensor | None: ...
 
+    def retold(self, clip: Clip) -> Tensor | None: ...
+
     def behind(
         self, name: str, h: Tensor, clip: Clip, told: Tensor | None, through: Callable[[str], Through | None]
     ) -> Tensor: ...
@@ -128,7 +130,7 @@ class Attached:
         """The next evaluations are of this clip."""
         self.level = level or self.level
         # A picture is a clip of one frame, and passes as it is.
-        self.told = None if clip.apart or clip.frames < 2 else self.layers.modulation(clip)
+        self.told = None if clip.passes else self.layers.modulation(clip)
         self.clip = clip
         try:
             yield

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint import UserError
+from mezzotint_video.frame_words import FrameWords
 from mezzotint_video.pseudo3d import TemporalConvolution
 from mezzotint_video.temporal_attention import Position, TemporalAttention, Through
 
@@ -30,6 +31,7 @@ class Clip:
     apart: whether each frame is taken by itself; a clip of one frame is. What lies beside it is read all the same.
     fps: [B], frames per second. context: [B, L, D] or [B, F, L, D], what the denoiser is told in words.
     side: [B, F, C, H, W]. level: [B], how much noise `side` was given, in 0..1.
+    seconds: [B, F], when each frame is; from 0 at the rate of `fps` if None.
     """
 
     batch: int
@@ -40,6 +42,12 @@ class Clip:
     context: Tensor | None = None
     side: Tensor | None = None
     level: Tensor | None = None
+    seconds: Tensor | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is pictures by themselves, which no layer touches."""
+        return self.apart or (self.frames < 2 and self.seconds is None)
 
 
 class TemporalLayers(nn.Module):
@@ -54,6 +62,7 @@ class TemporalLayers(nn.Module):
     noisy_side: whether their noise level is told.
     embedding: [name of the layer that embeds the time step, its width], or nothing: what a frame is told is added
         there too, and so reaches each residual block.
+    words: blocks of the network that says the words anew for each frame (FrameWords); 0 is none.
 
     Whatever the settings, the layers do nothing at first: the model of pictures is untouched (Singer et al. 2022).
     """
@@ -73,13 +82,14 @@ class TemporalLayers(nn.Module):
         side: Sequence[Any] = (),
         noisy_side: bool = False,
         embedding: Sequence[Any] = (),
+        words: int = 0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
             "convolutions": [list(one) for one in convolutions], "attentions": [list(one) for one in attentions],
             "head": head, "position": position, "causal": causal, "window": window, "kernel": kernel,
             "context": context, "modulation": modulation, "side": list(side), "noisy_side": noisy_side,
-            "embedding": list(embedding),
+            "embedding": list(embedding), "words": words,
         }  # fmt: skip
         self.convolutions = nn.ModuleDict(
             {_key(name): TemporalConvolution(int(width), kernel) for name, width in convolutions}
@@ -102,6 +112,7 @@ class TemporalLayers(nn.Module):
         if self.embedding is not None:
             nn.init.zeros_(self.embedding.weight)
             nn.init.zeros_(self.embedding.bias)
+        self.words = FrameWords(context, 4 * RATES, words) if words and context else None
 
     @property
     def names(self) -> list[str]:
@@ -113,6 +124,13 @@ class TemporalLayers(nn.Module):
     def modulation(self, clip: Clip) -> Tensor | None:
         """[B, F, modulation], once for an evaluation."""
         return None if self.told is None else self.told(clip)
+
+    def retold(self, clip: Clip) -> Tensor | None:
+        """[B, F, L, D], the words of each frame, where the layers change them; once for an evaluation."""
+        if self.words is None or clip.context is None or clip.passes:
+            return None
+        told: Tensor = self.words(clip.context, when(clip, clip.context.device))
+        return told
 
     def behind(
         self, name: str, h: Tensor, clip: Clip, told: Tensor | None, through: Callable[[str], Through | None]
@@ -175,9 +193,7 @@ class FrameModulation(nn.Module):
     def forward(self, clip: Clip) -> Tensor:
         weight = self.mix[0].weight
         ones = torch.ones(clip.batch, device=weight.device)
-        fps = ones * clip.frames if clip.fps is None else clip.fps.to(ones).expand(clip.batch)
-        seconds = torch.arange(clip.frames, device=weight.device) / fps[:, None]
-        known = [_waves(seconds), _waves(fps.log2()[:, None] / 8).expand(-1, clip.frames, -1)]
+        known = [when(clip, weight.device)]
         if self.noisy_side:
             level = ones * 0 if clip.level is None else clip.level.to(ones).expand(clip.batch)
             known.append(_waves(level[:, None]).expand(-1, clip.frames, -1))
@@ -196,6 +212,17 @@ class FrameModulation(nn.Module):
         context = context if context.ndim == 4 else context.unsqueeze(1)
         logits = torch.einsum("qd,bfld->bfql", self.queries, self.to_k(context)) * 32**-0.5
         return (logits.softmax(-1) @ self.to_v(context)).flatten(2)
+
+
+def when(clip: Clip, device: Any) -> Tensor:
+    """[B, F, 4 * RATES]: the time of each frame, and how many make a second."""
+    ones = torch.ones(clip.batch, device=device)
+    fps = ones * clip.frames if clip.fps is None else clip.fps.to(ones).expand(clip.batch)
+    if clip.seconds is None:
+        seconds = torch.arange(clip.frames, device=device) / fps[:, None]
+    else:
+        seconds = clip.seconds.to(ones)
+    return torch.cat([_waves(seconds), _waves(fps.log2()[:, None] / 8).expand(-1, clip.frames, -1)], dim=-1)
 
 
 def _waves(x: Tensor) -> Tensor:
