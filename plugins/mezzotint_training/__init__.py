@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mezzotint_training.checkpoint import build, join, pack, split
     from mezzotint_training.conditioner import Conditioner, Conditions
     from mezzotint_training.diffusion_task import freeze
+    from mezzotint_training.drawing import ddim, pixels_of
     from mezzotint_training.epochs import rows
     from mezzotint_training.noising import Process, clean_of, eps_of, level_weights, target_of
     from mezzotint_training.objective import Objective, Part, Task
@@ -32,12 +33,14 @@ __all__ = [
     "Task",
     "build",
     "clean_of",
+    "ddim",
     "eps_of",
     "freeze",
     "join",
     "level_weights",
     "load_tokenizer",
     "pack",
+    "pixels_of",
     "register_loaders",
     "register_nodes",
     "register_ports",
@@ -59,12 +62,14 @@ _HOME = {
     "Task": "objective",
     "build": "checkpoint",
     "clean_of": "noising",
+    "ddim": "drawing",
     "eps_of": "noising",
     "freeze": "diffusion_task",
     "join": "checkpoint",
     "level_weights": "noising",
     "load_tokenizer": "reading",
     "pack": "checkpoint",
+    "pixels_of": "drawing",
     "rows": "epochs",
     "sheet_of": "pictures",
     "split": "checkpoint",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint import Conditioning, Image, UserError, Weights
-from mezzotint_training import Part, Process, Task, clean_of, eps_of, sheet_of, target_of
+from mezzotint_training import Part, Process, Task, ddim, sheet_of, target_of
 from mezzotint_video.clips import Clips
 
 if TYPE_CHECKING:
@@ -113,22 +113,16 @@ class PlaneDiffusionTask(Task):
     def drawn(
         self, rows: Rows, before: Tensor, generator: torch.Generator, steps: int = 20, guidance: float = 2.0
     ) -> Tensor:
-        """Planes from noise (Song et al. 2021, eta 0), guided away from no text."""
+        """Planes from noise, guided away from no text."""
         count, device = len(before), generator.device
         kept = torch.zeros(count, dtype=torch.bool, device=device)
         told, null = self.told(rows, kept, before), self.told(rows, ~kept, before)
-        x = torch.randn(before.shape, generator=generator, device=device)
-        times = torch.linspace(len(self.process) - 1, 0, steps, dtype=torch.float64).round().long().tolist()
-        clean = x
-        for place, time in enumerate(times):
-            now = torch.full((count,), time, device=device)
-            alpha, sigma = self.process.at(now, x)
-            output = torch.lerp(self.network(x, now, null), self.network(x, now, told), guidance)
-            clean = clean_of(self.process.kind, output, x, alpha, sigma)
-            if place + 1 < len(times):
-                following = self.process.at(torch.full_like(now, times[place + 1]), x)
-                x = following[0] * clean + following[1] * eps_of(x, clean, alpha, sigma)
-        return clean
+
+        def output(x: Tensor, now: Tensor) -> Tensor:
+            return torch.lerp(self.network(x, now, null), self.network(x, now, told), guidance)
+
+        noise = torch.randn(before.shape, generator=generator, device=device)
+        return ddim(self.process, output, noise, steps)
 
     def _held(self, most: int) -> dict[str, Tensor]:
         device = next(self.network.parameters()).device

@@ -24,7 +24,7 @@ from mezzotint_training.diffusion_nodes import (
     condition_on_trained_text,
     diffusion,
 )
-from mezzotint_training.diffusion_sheet import ddim
+from mezzotint_training.diffusion_sheet import guided
 from mezzotint_training.train_node import train
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -239,7 +239,7 @@ def test_samples_go_where_guidance_says():
     told = Conditioning(label=torch.zeros(2, dtype=torch.int64))
     shape = torch.Size((2, 3, 8, 8))
     for guidance, wanted in ((0.0, 0.1), (1.0, 0.25), (3.0, 0.55)):
-        drawn = ddim(task, told, Conditioning(), shape, generator(), 4, guidance)
+        drawn = guided(task, told, Conditioning(), shape, generator(), 4, guidance)
         torch.testing.assert_close(drawn, torch.full(shape, wanted))
 
 
@@ -252,7 +252,7 @@ def test_a_deterministic_run_of_the_exact_denoiser_gives_the_datas_spread():
         return x * sigma / (alpha**2 * spread**2 + sigma**2)
 
     task.unet = exact
-    drawn = ddim(task, Conditioning(), None, torch.Size((64, 3, 8, 8)), generator(), 100, 1.0)
+    drawn = guided(task, Conditioning(), None, torch.Size((64, 3, 8, 8)), generator(), 100, 1.0)
     assert drawn.std().item() == pytest.approx(spread, rel=0.05)
 
 
