@@ -1,3 +1,4 @@
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -5,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+from mezzotint.cli import main
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 _BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)\n```", re.DOTALL)
 
@@ -36,3 +40,42 @@ def blocks():
         return [Block(m["mark"] or "", m["language"], m["text"]) for m in _BLOCK.finditer(text)]
 
     return read
+
+
+@pytest.fixture
+def run_command(tmp_path, monkeypatch, blocks, capsys):
+    """Runs one of a page's `mezzotint run` commands in an empty folder, which it returns.
+
+    few: inputs that make a graph quick, where it has them and the command does not say.
+    """
+
+    def run(page, number, few):
+        commands = [c for b in blocks(page) if b.language == "console" for c in b.commands()]
+        name, verb, graph, *flags = [c for c in commands if c[1] == "run"][number]
+        assert name == "mezzotint"
+        (tmp_path / "graphs").symlink_to(ROOT / "graphs")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
+        inputs = json.loads((ROOT / graph).read_text("utf-8"))["inputs"]
+        unsaid = [key for key in few if key in inputs and f"--{key}" not in flags]
+        try:
+            code = main([verb, graph, *flags, *(word for key in unsaid for word in (f"--{key}", str(few[key])))])
+        except SystemExit as end:
+            code = end.code
+        assert not code, capsys.readouterr().err
+        return tmp_path
+
+    return run
+
+
+@pytest.fixture
+def named_and_missing():
+    """The graphs, pages and pictures that a page of docs/ names and that are not there."""
+
+    def missing(page):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        graphs = [ROOT / graph for graph in re.findall(r"graphs/[\w/]+\.json", text)]
+        targets = [DOCS / target for target in re.findall(r"\]\(([^#)][^)#]*)\)", text)]
+        return [path for path in (*graphs, *targets) if not path.exists()]
+
+    return missing

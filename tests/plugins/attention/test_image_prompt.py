@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from text_network import text_model
 
-from mezzotint import Conditioning, Denoiser, Latents, NoiseLevel, NoiseSchedule, Source, UserError
+from mezzotint import Conditioning, Denoiser, Latents, NoiseLevel, Source, UserError
 from mezzotint.testing import fake_context
 from mezzotint_attention.image_prompt import PicturePrompt, picture_prompt
 from mezzotint_attention.injection import Injected
@@ -27,14 +27,7 @@ DENOISER = Denoiser(source=Source("none", "", "0"), loader="test.none")
 
 @pytest.fixture(scope="module")
 def model() -> UNetPredictor:
-    torch.manual_seed(0)
-    network = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8, attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
-    return UNetPredictor(network.eval().requires_grad_(False).double(), NoiseSchedule())
+    return text_model(torch.float64)
 
 
 def out(model: Any, told: Conditioning, *injections: Any) -> torch.Tensor:

@@ -7,15 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from text_network import text_model as model
 
-from mezzotint import Conditioning, Denoiser, NoiseLevel, NoiseSchedule, Rows, Source, UserError
+from mezzotint import Conditioning, Denoiser, NoiseLevel, Rows, Source, UserError
 from mezzotint.testing import fake_context
 from mezzotint_attention import Injection, Opened, Sites, inject
 from mezzotint_attention.injection import Injected
 from mezzotint_attention.words import columns
 from mezzotint_kernels import normals
-from mezzotint_models.unet import UNetPredictor
 from mezzotint_sampling.combined import CombinedConditioning, Part, combining
 from mezzotint_sampling.conditioning import numbered
 from mezzotint_sampling.guidance import ClassifierFree, ClassifierFreePredictor
@@ -23,17 +22,6 @@ from mezzotint_sampling.guidance import ClassifierFree, ClassifierFreePredictor
 LEVEL = NoiseLevel(0.6, 0.8, 500.0, step=4, steps=9)
 X = normals(1, (2, 4, 8, 8))
 TEXT, EMPTY = (Conditioning(context=normals(seed, (2, 5, 8), stream="c")) for seed in (1, 2))
-
-
-def model() -> UNetPredictor:
-    torch.manual_seed(0)
-    network = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8, attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
-    return UNetPredictor(network.eval().requires_grad_(False), NoiseSchedule())
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from text_network import text_model
 
-from mezzotint import Conditioning, Denoiser, NoiseLevel, NoiseSchedule, Source, TextEncoder, UserError
+from mezzotint import Conditioning, Denoiser, NoiseLevel, Source, TextEncoder, UserError
 from mezzotint.testing import fake_context
 from mezzotint_attention.injection import Injected
 from mezzotint_attention.layout_guidance import LayoutGuidance, box_mask, energy, guide_layout
 from mezzotint_kernels import normals
-from mezzotint_models.unet import UNetPredictor
 from mezzotint_sampling.conditioning import compared, numbered, stacked
 
 LEVEL = NoiseLevel(0.6, 0.8, 500.0, step=2, steps=9)
@@ -45,16 +44,8 @@ class Realising:
 
 
 def opened(**settings: Any) -> Any:
-    torch.manual_seed(0)
-    network = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8, attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
-    model = UNetPredictor(network.eval().requires_grad_(False).double(), NoiseSchedule())
     guidance = LayoutGuidance(**{"words": ((2,),), "boxes": (RIGHT,), **settings})
-    return Injected(model, guidance, fake_context())
+    return Injected(text_model(torch.float64), guidance, fake_context())
 
 
 def test_the_energy_is_nothing_inside_one_outside_and_a_quarter_for_half() -> None:

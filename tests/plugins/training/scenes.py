@@ -7,6 +7,7 @@ import torch
 
 from mezzotint import Autoencoder, Conditioning, Dataset, Source, TextEncoder
 from mezzotint.testing import fake_context
+from mezzotint_models import pack_network
 from mezzotint_models.architecture import unet
 
 NOWHERE = Source("tests", "", "")
@@ -89,3 +90,21 @@ def opened(objective, dataset=PICTURES, batch=8, seed=0):
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def text_unet():
+    """diffusers' U-Net of pixels 8x8 that reads tokens 16 wide, and its weights as a denoiser."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=4, cross_attention_dim=16, attention_head_dim=2,
+    )  # fmt: skip
+    record = {
+        "schedule": {"prediction": "v"}, "channels": 3, "sample_size": 8, "space": "pixels", "downscale": 1,
+        "patch": 1,
+    }  # fmt: skip
+    return unet, pack_network(unet, denoiser=record)

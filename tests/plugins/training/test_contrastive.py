@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import mezzotint_image
-from mezzotint import Dataset, Image, UserError
+from mezzotint import Dataset, UserError
 from mezzotint_models import build_network
 from mezzotint_training.contrastive import contrastive
 from mezzotint_training.pairs import contrastive_loss, found_first
@@ -23,10 +22,7 @@ from scenes import PICTURES, WORLD, context, generator, opened
 TINY = {"size": 16, "patch": 8, "width": 16, "layers": 1, "text_width": 16, "text_layers": 1, "heads": 2}
 
 
-@pytest.fixture(autouse=True)
-def quick_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 def rows(count: int, width: int, seed: int) -> torch.Tensor:

@@ -34,10 +34,7 @@ TEXT = {"width": 8, "layers": 1, "heads": 2}
 EVERYTHING = {"low_res": 4, "low_res_noise": 0.5, "inpaint": True, "weighting": "min_snr", "focus": 0.3}
 
 
-@pytest.fixture(autouse=True)
-def quick_charts(monkeypatch):
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 def everything():

@@ -7,8 +7,7 @@ import pytest
 import torch
 from diffusers import VQModel
 
-import mezzotint_image
-from mezzotint import Cancelled, Dataset, Image, UserError
+from mezzotint import Cancelled, Dataset, UserError
 from mezzotint.testing import fake_context
 from mezzotint_models.autoencoder import autoencoder
 from mezzotint_training.autoencoder import make_autoencoder
@@ -18,12 +17,7 @@ from mezzotint_training.first_stage_task import load_start, make_vq
 from mezzotint_training.patch_critic import PatchCritic, adaptive_weight, hinge
 from mezzotint_training.train_node import train
 
-
-@pytest.fixture(autouse=True)
-def quick_charts(monkeypatch):
-    """No test here looks at a chart."""
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 DATA = Dataset("tests.pictures", {}, 20)

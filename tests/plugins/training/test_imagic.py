@@ -5,49 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-import mezzotint_image
-from mezzotint import Conditioning, Dataset, Image, Latents, UserError
+from mezzotint import Conditioning, Dataset, Latents, UserError
 from mezzotint.testing import check_node, fake_context
 from mezzotint_kernels import normals
-from mezzotint_models import pack_network
-from mezzotint_models.denoiser import denoiser
 from mezzotint_models.tuned import tuned
 from mezzotint_training.imagic import fit_conditioning, fit_denoiser, fitted_conditioning
 from mezzotint_training.train_node import train
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_charts():
-    """No test here looks at a chart."""
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
-        yield
-
-
+pytestmark = pytest.mark.usefixtures("quick_charts")
 TEXT = Conditioning(context=normals(1, (1, 4, 16)), pooled=normals(2, (1, 16)))
 PICTURE = Latents(normals(0, (1, 3, 8, 8)), space="pixels", downscale=1)
 A = {"steps": 25, "batch": 4, "learning_rate": 0.05, "validate_every": 25}
 B = {"steps": 25, "batch": 4, "learning_rate": 3e-3, "validate_every": 25}
 PLAIN = {"warm_up": 0, "cool_down": 0.0, "ema": 0.0, "weight_decay": 0.0, "report_every": 10, "optimiser": "adam"}
-
-
-@pytest.fixture(scope="module")
-def model():
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4, cross_attention_dim=16, attention_head_dim=2,
-    )  # fmt: skip
-    record = {
-        "schedule": {"prediction": "v"}, "channels": 3, "sample_size": 8, "space": "pixels", "downscale": 1,
-        "patch": 1,
-    }  # fmt: skip
-    return denoiser(pack_network(unet, denoiser=record))
 
 
 def state(model):

@@ -7,8 +7,7 @@ import copy
 import pytest
 import torch
 
-import mezzotint_image
-from mezzotint import Cancelled, Dataset, Image, UserError, Weights
+from mezzotint import Cancelled, Dataset, UserError, Weights
 from mezzotint.testing import check_node, fake_context
 from mezzotint_training import split
 from mezzotint_training.checkpoint import build, write_checkpoint
@@ -26,12 +25,7 @@ def trained(objective, ctx=None, dataset=SCENES, **more):
     return train(ctx or fake_context(previews=False), objective, dataset, **{**SMALL, **more})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_charts():
-    with pytest.MonkeyPatch.context() as patch:
-        blank = Image(torch.zeros(1, 2, 2, 3))
-        patch.setattr(mezzotint_image, "draw_chart", lambda *a, **o: blank, raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 def words_objective():

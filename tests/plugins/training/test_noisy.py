@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import mezzotint_image
-from mezzotint import Image, NoiseLevel, UserError
+from mezzotint import NoiseLevel, UserError
 from mezzotint.testing import fake_context
 from mezzotint_models.classifiers import classifier, load_classifier
 from mezzotint_models.image_encoders import image_encoder, load_image_encoder
@@ -26,10 +25,7 @@ LABELLED = WORLD.replace(config={**WORLD.config, "label": "shape"})
 SMALL: dict[str, Any] = {"channels": [8], "head_channels": 8, "patch": 4}
 
 
-@pytest.fixture(autouse=True)
-def quick_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 def test_the_network_sees_each_picture_at_its_own_level_of_the_denoisers_process() -> None:

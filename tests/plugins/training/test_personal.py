@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-import mezzotint_image
 from mezzotint import Conditioning, Image, Source, TextEncoder, UserError
 from mezzotint.testing import fake_context
 from mezzotint_kernels import normals
-from mezzotint_models import pack_network, part_of
-from mezzotint_models.denoiser import denoiser
+from mezzotint_models import part_of
 from mezzotint_models.lora import lora
 from mezzotint_models.tuned import tuned
 from mezzotint_sampling.nodes import guide
@@ -34,31 +32,7 @@ class Texts:
         return Conditioning(context=torch.cat([normals(sum(map(ord, prompt)), (1, 4, 16)) for prompt in prompts]))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_charts():
-    """No test here looks at a chart."""
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
-        yield
-
-
-@pytest.fixture(scope="module")
-def model():
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4, cross_attention_dim=16, attention_head_dim=2,
-    )  # fmt: skip
-    record = {
-        "schedule": {"prediction": "v"}, "channels": 3, "sample_size": 8, "space": "pixels", "downscale": 1,
-        "patch": 1,
-    }  # fmt: skip
-    return denoiser(pack_network(unet, denoiser=record))
+pytestmark = pytest.mark.usefixtures("quick_charts")
 
 
 def context():

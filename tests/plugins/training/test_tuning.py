@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-import mezzotint_image
-from mezzotint import Dataset, Image, UserError
+from mezzotint import Dataset, UserError
 from mezzotint.testing import fake_context
-from mezzotint_models import build_network, pack_network, part_of
+from mezzotint_models import build_network, part_of
 from mezzotint_models.denoiser import denoiser
 from mezzotint_models.label_networks import LayoutEncoder
 from mezzotint_models.tuned import tuned
@@ -17,14 +19,10 @@ from mezzotint_training.label_conditioners import Layouts, condition_on_class_to
 from mezzotint_training.train_node import train
 from mezzotint_training.tuning import tune
 
+sys.path.insert(0, str(Path(__file__).parent))
+from scenes import text_unet
 
-@pytest.fixture(autouse=True)
-def quick_charts(monkeypatch):
-    """No test here looks at a chart."""
-    blank = Image(torch.zeros(1, 2, 2, 3))
-    monkeypatch.setattr(mezzotint_image, "draw_chart", lambda *args, **options: blank, raising=False)
-
-
+pytestmark = pytest.mark.usefixtures("quick_charts")
 DATA = Dataset("tests.scenes", {}, 12)
 SMALL = {"steps": 2, "batch": 4, "report_every": 1, "warm_up": 0, "cool_down": 0.0, "ema": 0.0}
 BOX = {"what": "red circle", "box": [0.1, 0.1, 0.6, 0.5]}
@@ -54,29 +52,12 @@ def context():
     return fake_context(loaders={"tests.scenes": Scenes})
 
 
-def base(space="pixels"):
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4, cross_attention_dim=16, attention_head_dim=2,
-    )  # fmt: skip
-    record = {
-        "schedule": {"prediction": "v"}, "channels": 3, "sample_size": 8, "space": space, "downscale": 1,
-        "patch": 1,
-    }  # fmt: skip
-    return unet, pack_network(unet, denoiser=record)
-
-
 def layouts(**more):
     return condition_on_layout(width=16, side=5, layers=1, heads=2, **more)
 
 
 def test_only_the_named_layers_and_the_conditioner_move_and_the_differences_are_theirs():
-    unet, weights = base()
+    unet, weights = text_unet()
     made = tune(denoiser(weights), layouts(), layers=["attn2"])
     trained = train(context(), made, DATA, **SMALL)
     changes = part_of(trained.weights, "tuned").tensors
@@ -89,7 +70,7 @@ def test_only_the_named_layers_and_the_conditioner_move_and_the_differences_are_
 
 
 def test_the_tuned_denoiser_is_the_one_that_was_trained():
-    unet, weights = base()
+    unet, weights = text_unet()
     made = tune(denoiser(weights), condition_on_class_token(width=16), layers=["attn2", "norm"])
     task = made.open(context(), Scenes(), 0, 4)
     with torch.no_grad():
@@ -106,13 +87,13 @@ def test_the_tuned_denoiser_is_the_one_that_was_trained():
 
 
 def test_norms_behind_layers_that_are_held_still_can_be_tuned():
-    made = tune(denoiser(base()[1]), layouts(), layers=["resnets.0.norm1"])
+    made = tune(denoiser(text_unet()[1]), layouts(), layers=["resnets.0.norm1"])
     trained = train(context(), made, DATA, **SMALL)
     assert all(change.abs().max() > 0 for change in part_of(trained.weights, "tuned").tensors.values())
 
 
 def test_levels_below_the_first_are_not_trained_at():
-    task = tune(denoiser(base()[1]), layouts(), from_level=0.4).open(context(), Scenes(), 0, 4)
+    task = tune(denoiser(text_unet()[1]), layouts(), from_level=0.4).open(context(), Scenes(), 0, 4)
     times = task.times(1000, torch.Generator().manual_seed(0))
     assert times.min() >= 400 and times.max() <= 999
     assert times.float().mean().item() == pytest.approx(700, abs=5)
@@ -120,7 +101,7 @@ def test_levels_below_the_first_are_not_trained_at():
 
 def test_layers_that_are_not_there_are_named():
     with pytest.raises(UserError, match=r"no name of the denoiser's tensors has 'attn3'.*attn2"):
-        tune(denoiser(base()[1]), layouts(), layers=["attn2", "attn3"]).open(context(), Scenes(), 0, 4)
+        tune(denoiser(text_unet()[1]), layouts(), layers=["attn2", "attn3"]).open(context(), Scenes(), 0, 4)
     with pytest.raises(UserError, match="got one with patches"):
         tune(patched(), layouts())
 
@@ -128,7 +109,7 @@ def test_layers_that_are_not_there_are_named():
 def patched():
     from mezzotint import Patch
 
-    return denoiser(base()[1]).patched(Patch())
+    return denoiser(text_unet()[1]).patched(Patch())
 
 
 def test_a_dropped_layout_is_that_of_no_objects():

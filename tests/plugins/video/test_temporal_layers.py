@@ -7,32 +7,13 @@ import math
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny_unets import unet
 
 from mezzotint import UserError
 from mezzotint_video.places import Attached, attention_places, residual_places
 from mezzotint_video.pseudo3d import TemporalConvolution
 from mezzotint_video.temporal_attention import TemporalAttention, relative_buckets
 from mezzotint_video.temporal_layers import Clip, TemporalLayers
-
-
-def unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    return (
-        UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=12,
-            attention_head_dim=4,
-            norm_num_groups=4,
-        )
-        .eval()
-        .requires_grad_(False)
-    )
 
 
 def layers_of(network: UNet2DConditionModel, **changes: object) -> TemporalLayers:

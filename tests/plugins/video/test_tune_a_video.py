@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny_unets import unet
 
 from mezzotint import AttentionCall, AttentionSite, Conditioning, NoiseLevel, NoiseSchedule, UserError, Video
 from mezzotint.testing import denoiser, fake_context
@@ -23,26 +24,6 @@ LEVEL = NoiseLevel(0.6, 0.8, 500.0)
 SCHEDULE = NoiseSchedule(prediction="v")
 SITE = AttentionSite("layer", "self", "down", 0, 2, 4)
 TOLD = Conditioning(context=torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(5)))
-
-
-def unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    return (
-        UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=12,
-            attention_head_dim=4,
-            norm_num_groups=4,
-        )
-        .eval()
-        .requires_grad_(False)
-    )
 
 
 def call(frames: int, rows: int = 1) -> AttentionCall:
