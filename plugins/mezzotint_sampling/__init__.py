@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mezzotint_sampling.wrapped import Wrapped, as_kind, clean, finished
 
 __all__ = [
-    "Part", "Wrapped", "alphas_cumprod", "as_kind", "check_sampling", "clean", "clean_row", "finished", "index_of",
-    "noised_low_res", "parts_of", "register_nodes", "register_ports", "register_samplers", "sample_from_noise",
-    "share_of",
+    "ClassifierFree", "Part", "Wrapped", "alphas_cumprod", "as_kind", "check_sampling", "clean", "clean_row",
+    "compared_with", "finished", "index_of", "noised_low_res", "parts_of", "register_nodes", "register_ports",
+    "register_samplers", "sample_from_noise", "share_of",
 ]  # fmt: skip
 
 _HOME = {
@@ -27,6 +27,7 @@ _HOME = {
     "clean": "wrapped", "clean_row": "run", "finished": "wrapped", "index_of": "schedule",
     "noised_low_res": "augmentation", "parts_of": "combined", "share_of": "combined",
     "check_sampling": "within", "sample_from_noise": "within",
+    "ClassifierFree": "guidance", "compared_with": "guidance",
 }  # fmt: skip
 
 

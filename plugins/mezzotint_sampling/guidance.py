@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mezzotint import Context, Predictor
 
-__all__ = ["ClassifierFree", "ClassifierFreePredictor"]
+__all__ = ["ClassifierFree", "ClassifierFreePredictor", "compared_with"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class ClassifierFreePredictor(Wrapped):
         scale = strength(level, self.scale, self.strengths, off=1.0)
         if scale == 1:
             return super().predict(x, level, conditioning)
-        asked = (conditioning or Conditioning(), _compared(self.negative, conditioning))
+        asked = (conditioning or Conditioning(), compared_with(self.negative, conditioning))
         positive, negative = (_collapsed(p) for p in self.model.predict_many(x, level, asked))
         weights = tuple(w * scale for w in positive.weights)
         weights += tuple(w * (1 - scale) for w in negative.weights)
@@ -78,7 +78,7 @@ class ClassifierFreePredictor(Wrapped):
         return unguided(self.model, level)
 
 
-def _compared(negative: Conditioning, conditioning: Conditioning | None) -> Conditioning:
+def compared_with(negative: Conditioning, conditioning: Conditioning | None) -> Conditioning:
     """The negative with its rows' numbers, where the run's own conditioning has them."""
     from mezzotint_sampling.conditioning import ROW, compared
 
