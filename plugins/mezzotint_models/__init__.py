@@ -16,6 +16,7 @@ from mezzotint import hookimpl
 if TYPE_CHECKING:
     from mezzotint_models.architecture import Architecture
     from mezzotint_models.attention import AttentionLayers
+    from mezzotint_models.description import read_header, read_json
     from mezzotint_models.layout import read_boxes
     from mezzotint_models.learnt_words import pack_words, worded
     from mezzotint_models.lora_files import pack_lora
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from mezzotint_models.overlapping import blending_weights, even_starts
     from mezzotint_models.packed import meta_of, network_of, recipe_for, record_of
+    from mezzotint_models.weights import folder_tensors
 
 __all__ = [
     "Architecture",
@@ -37,6 +39,7 @@ __all__ = [
     "blending_weights",
     "build_network",
     "even_starts",
+    "folder_tensors",
     "meta_of",
     "network_of",
     "pack_lora",
@@ -45,6 +48,8 @@ __all__ = [
     "part_of",
     "parts_of",
     "read_boxes",
+    "read_header",
+    "read_json",
     "recipe_for",
     "record_of",
     "register_loaders",
@@ -64,6 +69,7 @@ _HOME = {
     "blending_weights": "overlapping",
     "build_network": "networks",
     "even_starts": "overlapping",
+    "folder_tensors": "weights",
     "meta_of": "packed",
     "network_of": "packed",
     "pack_lora": "lora_files",
@@ -72,6 +78,8 @@ _HOME = {
     "part_of": "networks",
     "parts_of": "networks",
     "read_boxes": "layout",
+    "read_header": "description",
+    "read_json": "description",
     "recipe_for": "packed",
     "record_of": "packed",
     "register_network": "networks",

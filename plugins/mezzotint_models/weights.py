@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["PARTS", "check_fit", "compute_dtype", "load_module", "nbytes", "read_tensors"]
+__all__ = ["PARTS", "check_fit", "compute_dtype", "folder_tensors", "load_module", "nbytes", "read_tensors"]
 
 PARTS = ("unet", "vae", "text_encoder")
 
@@ -76,15 +76,23 @@ def read_tensors(path: Path, layout: str, part: str) -> dict[str, Tensor]:
     Raises: UserError: missing, damaged or pickled weights.
     """
     if layout == "folder":
-        found: dict[str, Tensor] = {}
         # A language model is a folder of its own, without parts.
         stem = "model" if part in ("", "text_encoder") else "diffusion_pytorch_model"
-        for file in _folder_files(path / part, stem):
-            found.update(_read(file, ""))
-        return found
+        return folder_tensors(path / part, stem)
     if layout == "packed":
         return {name.removeprefix(f"{part}."): t for name, t in _read(path, f"{part}.").items()}
     return _read(path, PREFIXES[part])
+
+
+def folder_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
+    """The tensors of a folder with one network, mapped from disk: STEM.safetensors, whole or in shards.
+
+    Raises: UserError: missing, damaged or pickled weights.
+    """
+    found: dict[str, Tensor] = {}
+    for file in _folder_files(folder, stem):
+        found.update(_read(file, ""))
+    return found
 
 
 def _read(path: Path, prefix: str) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 
     register_network("video.triplane_autoencoder", "mezzotint_video.triplane_autoencoder:TriplaneAutoencoder")
     register_network("video.plane_denoiser", "mezzotint_video.triplane_denoiser:PlaneDenoiser")
+    register_network("video.motion_adapter", "diffusers:MotionAdapter")
     register_network("video.temporal_layers", "mezzotint_video.temporal_layers:TemporalLayers")
     for function in (inflate, condition, learn_motion, keep_frames, take_frames, join_frames, windows):
         register(function)
@@ -72,6 +73,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
 @hookimpl
 def register_loaders(register: Callable[[str, Callable[..., Any]], None]) -> None:
     register("video.layers", _load_layers)
+    register("video.motion_adapter", _load_motion_adapter)
     register("video.planes", _load_planes)
 
 
@@ -80,6 +82,12 @@ def _load_layers(recipe: Any, ctx: Any) -> Any:
     from mezzotint_video.inflate import load_layers
 
     return load_layers(recipe, ctx)
+
+
+def _load_motion_adapter(recipe: Any, ctx: Any) -> Any:
+    from mezzotint_video.motion_adapter import load_adapter
+
+    return load_adapter(recipe, ctx)
 
 
 def _load_planes(recipe: Any, ctx: Any) -> Any:
@@ -94,7 +102,7 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_video.decomposed import Decomposed
     from mezzotint_video.frame_objective import FrameObjective
     from mezzotint_video.frame_predictor import ShownPast
-    from mezzotint_video.inflate import Inflated, LayersRecipe
+    from mezzotint_video.inflate import Animated, Inflated, LayersRecipe
     from mezzotint_video.motion_objective import MotionObjective
     from mezzotint_video.one_shot import OneShotObjective
     from mezzotint_video.reconstruction import KnownFrames
@@ -107,5 +115,6 @@ def register_ports(register: Callable[..., None]) -> None:
     register(PlaneDiffusionObjective)
     for kind in (FrameObjective, ShownPast, OneShotObjective, SparseCausal):
         register(kind)
-    for kind in (Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective, Windows):
+    for kind in (Animated, Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
         register(kind)
+    register(Windows)

@@ -26,10 +26,10 @@ from mezzotint import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mezzotint_video.places import Attached
+    from mezzotint_video.places import Attached, Layers
     from mezzotint_video.temporal_layers import Clip
 
-__all__ = ["Inflated", "InflatedPredictor", "clip_of", "inflate", "load_layers", "without_video"]
+__all__ = ["Animated", "Inflated", "InflatedPredictor", "clip_of", "inflate", "load_layers", "without_video"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +61,32 @@ class Inflated(Patch):
                 "video.inflate: the denoiser has temporal layers already; give video.inflate the denoiser of "
                 "pictures, or leave one of the two out"
             )
-        layers = ctx.realise(LayersRecipe(self.source, self.loader, dict(self.config), weights=self.weights))
         unet = unet_of(model.module)
-        with Attached(unet, layers).on() as attached:
+        with Attached(unet, self.layers(unet, ctx)).on() as attached:
             yield InflatedPredictor(model, attached)
+
+    def layers(self, unet: Any, ctx: Context) -> Layers:
+        """What goes behind the U-Net's layers."""
+        found: Layers = ctx.realise(
+            LayersRecipe(self.source, self.loader, dict(self.config), weights=self.weights)
+        )
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Animated(Inflated):
+    """AnimateDiff's motion modules behind a U-Net's layers. config: "model" is that of a MotionAdapter."""
+
+    loader: str = "video.motion_adapter"
+
+    def layers(self, unet: Any, ctx: Context) -> Layers:
+        """Raises: UserError: modules of a U-Net with other blocks or other widths."""
+        from mezzotint_video.motion_modules import MotionModules
+
+        try:
+            return MotionModules(super().layers(unet, ctx), unet)
+        except UserError as error:
+            raise UserError(f"{self.source.uri}: {error}") from error
 
 
 class InflatedPredictor:
@@ -173,7 +195,9 @@ def inflate(
 
     denoiser: the one that the layers were trained on, guided or not; guidance stays outside.
     weights: what training gave; in its place, `source`.
-    source: a .safetensors file, or its bundled name.
+    source: a .safetensors file of a training, or its bundled name; or AnimateDiff's motion modules: diffusers'
+    folder of a MotionAdapter, or a .safetensors file with the authors' own names. Those were trained with linear
+    betas: a schedule that is linear in their roots, as Stable Diffusion's is, becomes linear.
     tuned: whether the picture layers that were trained along are taken too; without them each frame is the
     model's own picture.
 
@@ -187,6 +211,10 @@ def inflate(
             "video.inflate: the denoiser has temporal layers already; inflate the denoiser of pictures, and leave "
             "the other video.inflate out"
         )
+    if source is not None and weights is None:
+        animated = _animated(denoiser, source)
+        if animated is not None:
+            return animated
     meta, recipe = recipe_for("temporal_layers", weights, source, "", node="video.inflate")
     patches: list[Patch] = [Inflated(**recipe)]
     if tuned and meta["temporal_layers"].get("tuned"):
@@ -195,6 +223,20 @@ def inflate(
         _, changes = recipe_for("tuned", weights, source, "", node="video.inflate")
         patches.append(TunedWeights(**changes))
     return denoiser.replace(patches=(*patches, *denoiser.patches))
+
+
+def _animated(denoiser: Denoiser, source: Source) -> Denoiser | None:
+    """The denoiser with AnimateDiff's motion modules, or None where a source is something else."""
+    from mezzotint_video.motion_adapter import adapter_config
+
+    config = adapter_config(source)
+    if config is None:
+        return None
+    schedule = denoiser.schedule
+    if schedule.kind == "scaled_linear":
+        schedule = replace(schedule, kind="linear")
+    patch = Animated(source, {"dtype": "auto", "model": config})
+    return denoiser.replace(schedule=schedule, patches=(patch, *denoiser.patches))
 
 
 def load_layers(recipe: Recipe, ctx: Context) -> Any:
