@@ -29,6 +29,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_video.conditions import condition
     from mezzotint_video.content_words import content_words
     from mezzotint_video.decomposed import decompose
+    from mezzotint_video.depth_side import condition_on_depth
     from mezzotint_video.dynamic_text import words_over_time
     from mezzotint_video.frame_loop import next_frames
     from mezzotint_video.frame_objective import learn_frames
@@ -41,6 +42,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
     from mezzotint_video.residual_objective import learn_residual
     from mezzotint_video.side_channels import condition_on_frames, condition_on_slow_clip
     from mezzotint_video.sparse_causal import sparse_causal
+    from mezzotint_video.temporal_guidance import guide_temporally
     from mezzotint_video.triplane_figures import check_planes, seams
     from mezzotint_video.triplane_nodes import (
         continue_clip,
@@ -60,7 +62,7 @@ def register_nodes(register: Callable[[Callable[..., Any]], None]) -> None:
         register(function)
     for function in (decompose, learn_residual, condition_on_frames, condition_on_slow_clip, words_over_time):
         register(function)
-    for function in (sparse_causal, tune_on_clip):
+    for function in (sparse_causal, tune_on_clip, condition_on_depth, guide_temporally):
         register(function)
     for function in (content_words, start_frames, learn_frames, next_frames):
         register(function)
@@ -108,12 +110,13 @@ def register_ports(register: Callable[..., None]) -> None:
     from mezzotint_video.reconstruction import KnownFrames
     from mezzotint_video.residual_objective import ResidualObjective
     from mezzotint_video.sparse_causal import SparseCausal
+    from mezzotint_video.temporal_guidance import TemporalGuidance
     from mezzotint_video.triplane_objectives import PlaneAutoencoderObjective, PlaneDiffusionObjective
     from mezzotint_video.windows import Windows
 
     register(PlaneAutoencoderObjective)
     register(PlaneDiffusionObjective)
-    for kind in (FrameObjective, ShownPast, OneShotObjective, SparseCausal):
+    for kind in (FrameObjective, ShownPast, OneShotObjective, SparseCausal, TemporalGuidance):
         register(kind)
     for kind in (Animated, Inflated, LayersRecipe, MotionObjective, KnownFrames, Decomposed, ResidualObjective):
         register(kind)

@@ -138,6 +138,15 @@ class InflatedPredictor:
         finally:
             self.attached.injectors = before
 
+    @contextmanager
+    def frames_apart(self) -> Iterator[None]:
+        """Each frame is taken by itself while the block runs; side channels are read all the same."""
+        before, self.temporal = self.temporal, False
+        try:
+            yield
+        finally:
+            self.temporal = before
+
     @property
     def nbytes(self) -> int:
         layers: Any = self.attached.layers
@@ -147,8 +156,16 @@ class InflatedPredictor:
     def predict(self, x: Tensor, level: NoiseLevel, conditioning: Conditioning | None) -> Prediction:
         """As the model's own; `concat` [B, C, F, H, W] and its `low_res_level` go to the temporal layers that read
         side channels, `fps` to all.
+
+        Raises: UserError: side channels of a clip that these temporal layers do not read.
         """
         reads_side = bool(getattr(self.attached.layers, "config", {}).get("side"))
+        if not reads_side and conditioning is not None and conditioning.concat is not None:
+            if conditioning.concat.ndim == 5:
+                raise UserError(
+                    f"the conditioning has side channels {list(conditioning.concat.shape)} of a clip under "
+                    "`concat`, and these temporal layers were trained without any; video.inflate wants others"
+                )
         plain = without_video(conditioning, reads_side)
         prediction: Prediction
         if x.ndim != 5 or ((x.shape[2] < 2 or not self.temporal) and not reads_side):

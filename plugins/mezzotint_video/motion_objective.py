@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mezzotint import Autoencoder, Denoiser, UserError, Weights, node
 from mezzotint_training import Conditioner, Objective
-from mezzotint_video.side_channels import Side
+from mezzotint_video.side_channels import Side, side_of
 
 if TYPE_CHECKING:
     from mezzotint import Context
@@ -47,6 +47,7 @@ class MotionObjective(Objective):
     drop: float = 0.1
     focus: float = 0.0
     side: str = ""
+    apart: float = 0.0
 
     def open(self, ctx: Context, reader: Any, seed: int, batch: int) -> MotionTask:
         from mezzotint_video.motion_task import MotionTask, open_task
@@ -76,6 +77,7 @@ def learn_motion(
     side: Side = "none",
     drop: Share = 0.1,
     focus: Share = 0.0,
+    apart: Share = 0.0,
 ) -> Objective:
     """Train temporal layers on clips, beside a denoiser of pictures which stays as it is but for what is named.
 
@@ -100,10 +102,12 @@ def learn_motion(
     frames: how the noise of a clip's frames is related; sampling wants the same.
     correlation: of the noise of any two frames, if mixed; of neighbours, if progressive.
     images: single pictures in each clip's row, which no temporal layer touches: joint training of both.
-    side: what the model is shown of the clip: frames that are known (video.condition_on_frames), or the clip at
-    half of its rate (video.condition_on_slow_clip).
+    side: what the model is shown of the clip: frames that are known (video.condition_on_frames), the clip at half
+    of its rate (video.condition_on_slow_clip), or the depth of each frame (video.condition_on_depth).
     drop: share of clips whose words are left out, for guidance.
     focus: share of the times where outlines are decided (sigma / alpha from 1 to 8).
+    apart: share of the steps that take each frame by itself, past the temporal layers: what video.guide_temporally
+    compares with. All of them train a model of pictures that is shown the side channels.
 
     Raises: UserError: patches on the denoiser, nothing to train; when training starts, names that no tensor has.
     """
@@ -113,7 +117,7 @@ def learn_motion(
         )
     if not convolution and not attention:
         raise UserError("video.learn_motion: neither convolutions nor attention leaves no temporal layer to train")
-    if crop is not None and side != "none":
+    if crop is not None and side_of(side).whole:
         raise UserError(f"video.learn_motion: side channels {side!r} are of whole clips; leave out crop")
     if (denoiser.space == "pixels") != (autoencoder is None):
         raise UserError(
@@ -124,5 +128,5 @@ def learn_motion(
         denoiser, conditioner, autoencoder, start, tuned=tuple(tuned), convolution=convolution,
         attention=attention, position=position, window=window, causal=causal, reads_text=reads_text,
         frame_words=frame_words, crop=crop, frames=frames, correlation=correlation, images=images, side=side,
-        drop=drop, focus=focus,
+        drop=drop, focus=focus, apart=apart,
     )  # fmt: skip

@@ -74,7 +74,7 @@ class MotionTask(Task):
 
     def remembered(self, levels: Tensor, item: Mapping[str, Any]) -> dict[str, Tensor]:
         """What else to remember of an item, from its levels [F, H, W, 3] uint8: tensors of one row each."""
-        return {}
+        return side_of(self.objective.side).remembered(levels, item)
 
     def side(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor | None, Tensor | None]:
         """The side channels [B, F, n, h, w] of a batch, and their noise levels [B]."""
@@ -120,8 +120,9 @@ class MotionTask(Task):
         device = latents.device
         first = torch.randint(frames - wanted + 1, (count, 1), generator=generator, device=device)
         chosen = first + torch.arange(wanted, device=device)
-        kept = latents[torch.arange(count, device=device)[:, None], chosen]
-        return {**rows, "latents": kept, "seconds": chosen / rows["fps"].to(device)[:, None]}
+        row = torch.arange(count, device=device)[:, None]
+        kept = {name: rows[name][row, chosen] for name in ("latents", "depth") if name in rows}
+        return {**rows, **kept, "seconds": chosen / rows["fps"].to(device)[:, None]}
 
     def told(self, rows: Rows, dropped: Tensor, generator: torch.Generator) -> tuple[Conditioning, Clip]:
         """What the pictures' network is told, a row for each picture, and what the temporal layers know."""
@@ -129,8 +130,16 @@ class MotionTask(Task):
         batch, frames = latents.shape[:2]
         told = self.conditions(rows, dropped)
         side, level = self.side(rows, generator)
-        clip = Clip(batch, frames, images, False, rows["fps"], told.context, side, level, rows.get("seconds"))
+        apart = self.apart(generator)
+        clip = Clip(batch, frames, images, apart, rows["fps"], told.context, side, level, rows.get("seconds"))
         return spread(told, batch, frames, images), clip
+
+    def apart(self, generator: torch.Generator) -> bool:
+        """Whether this step takes each frame by itself; where only some do, validation does not."""
+        share = self.objective.apart
+        if share in (0, 1) or not torch.is_grad_enabled():
+            return share == 1
+        return bool(torch.rand((), generator=generator, device=generator.device) < share)
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """[count] int64, one in each of `count` equal parts of the range; see `focus`."""

@@ -1,4 +1,4 @@
-"""What may lie beside a clip's latents: some of its frames, or the clip at a lower frame rate.
+"""What may lie beside a clip's latents: some of its frames, the clip at a lower frame rate, or its depth.
 
 Training draws them, and nodes make them for sampling.
 """
@@ -6,11 +6,12 @@ Training draws them, and nodes make them for sampling.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from mezzotint import Conditioning, Context, Latents, UserError, node
+from mezzotint_video.depth_side import DepthSide
 
 if TYPE_CHECKING:
     import torch
@@ -18,25 +19,33 @@ if TYPE_CHECKING:
 
 __all__ = ["SIDES", "Side", "condition_on_frames", "condition_on_slow_clip", "side_of"]
 
-Side = Literal["none", "frames", "slow"]
+Side = Literal["none", "frames", "slow", "depth"]
 
 
 class SideChannels(Protocol):
-    """Side channels of a kind. noisy: whether they get noise, whose level is told."""
+    """Side channels of a kind. noisy: whether they get noise, whose level is told. whole: whether they want whole
+    clips, and not some frames of them.
+    """
 
     noisy: bool
+    whole: bool
 
     def channels(self, latents: int) -> int:
         """How many there are beside so many latent channels."""
         ...
+
+    def remembered(self, levels: Tensor, item: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What else of an item they are made from, tensors of one row; levels: [F, H, W, 3] uint8 of its clip."""
+        return {}
 
     def draw(self, rows: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor | None, Tensor | None]:
         """[B, F, n, h, w] for a batch's clean clips, and their noise levels [B]."""
         ...
 
 
-class NoSide:
+class NoSide(SideChannels):
     noisy = False
+    whole = False
 
     def channels(self, latents: int) -> int:
         return 0
@@ -45,7 +54,7 @@ class NoSide:
         return None, None
 
 
-class KnownFramesSide:
+class KnownFramesSide(SideChannels):
     """Frames that are known, zeros in place of the others, and a channel that says which they are.
 
     Two in five clips know none, so that the model also draws whole clips; others every second, third or last frame
@@ -54,6 +63,7 @@ class KnownFramesSide:
     """
 
     noisy = False
+    whole = True
 
     def channels(self, latents: int) -> int:
         return latents + 1
@@ -76,13 +86,14 @@ class KnownFramesSide:
         return known_frames(clean, known), None
 
 
-class SlowClipSide:
+class SlowClipSide(SideChannels):
     """The clip at half of its frame rate, each frame twice, with noise on it (noise conditioning augmentation).
 
     Source: Ho et al. 2022, "Imagen Video", sections 2.2 and 2.5.
     """
 
     noisy = True
+    whole = True
 
     def channels(self, latents: int) -> int:
         return latents
@@ -99,7 +110,12 @@ class SlowClipSide:
         return noised_low_res(slow, level, noise), level
 
 
-SIDES: Mapping[str, SideChannels] = {"none": NoSide(), "frames": KnownFramesSide(), "slow": SlowClipSide()}
+SIDES: Mapping[str, SideChannels] = {
+    "none": NoSide(),
+    "frames": KnownFramesSide(),
+    "slow": SlowClipSide(),
+    "depth": DepthSide(),
+}
 
 
 def side_of(name: str) -> SideChannels:
