@@ -12,7 +12,6 @@ from diffusers import MotionAdapter, UNetMotionModel
 from safetensors.torch import load_file, save_file
 from tiny_unets import WIDTHS, sd15_unet, unet
 
-import mezzotint_video
 from mezzotint import Conditioning, Denoiser, NoiseLevel, NoiseSchedule, Source, UserError
 from mezzotint.testing import FakeContext, fake_context
 from mezzotint_models.unet import UNetPredictor
@@ -20,15 +19,11 @@ from mezzotint_video.inflate import inflate
 from mezzotint_video.motion_modules import MotionModules
 from mezzotint_video.temporal_layers import Clip
 
+pytestmark = pytest.mark.usefixtures("networks_are_known")
 LEVEL = NoiseLevel(0.6, 0.8, 500.0)
 X = torch.randn(2, 4, 5, 8, 8, generator=torch.Generator().manual_seed(3))
 TOLD = Conditioning(context=torch.randn(2, 6, 24, generator=torch.Generator().manual_seed(4)))
 DENOISER = Denoiser(Source("test", "", "0"), loader="test.unet", schedule=NoiseSchedule())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def networks_are_known() -> None:
-    mezzotint_video.register_nodes(lambda function: None)
 
 
 @pytest.fixture(scope="module")

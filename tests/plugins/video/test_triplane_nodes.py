@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import mezzotint_image
-import mezzotint_video
-from mezzotint import Autoencoder, Conditioning, Image, Latents, Noise, Source, UserError, Video, Weights
+from mezzotint import Autoencoder, Conditioning, Latents, Noise, Source, UserError, Video, Weights
 from mezzotint.testing import check_node, fake_context
 from mezzotint_models import build_network, part_of
 from mezzotint_models.architecture import unet
@@ -35,13 +33,7 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_charts() -> Any:
-    mezzotint_video.register_nodes(lambda function: None)  # which makes its networks known
-    with pytest.MonkeyPatch.context() as patch:
-        blank = Image(torch.zeros(1, 2, 2, 3))
-        patch.setattr(mezzotint_image, "draw_chart", lambda *a, **o: blank, raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("networks_are_known", "quick_charts")
 
 
 def trained(objective: Any, frames: int = 6, **more: Any) -> Any:
