@@ -47,15 +47,18 @@ def run_command(tmp_path, monkeypatch, blocks, capsys):
     """Runs one of a page's `mezzotint run` commands in an empty folder, which it returns.
 
     few: inputs that make a graph quick, where it has them and the command does not say.
+    instead: inputs that take the place of what it says.
     """
 
-    def run(page, number, few):
+    def run(page, number, few, instead=()):
         commands = [c for b in blocks(page) if b.language == "console" for c in b.commands()]
         name, verb, graph, *flags = [c for c in commands if c[1] == "run"][number]
         assert name == "mezzotint"
         (tmp_path / "graphs").symlink_to(ROOT / "graphs")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
+        for key in (key for key in instead if f"--{key}" in flags):
+            flags[flags.index(f"--{key}") + 1] = str(instead[key])
         inputs = json.loads((ROOT / graph).read_text("utf-8"))["inputs"]
         unsaid = [key for key in few if key in inputs and f"--{key}" not in flags]
         try:

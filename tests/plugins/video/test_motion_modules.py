@@ -12,9 +12,11 @@ from diffusers import MotionAdapter, UNetMotionModel
 from safetensors.torch import load_file, save_file
 from tiny_unets import WIDTHS, sd15_unet, unet
 
-from mezzotint import Conditioning, Denoiser, NoiseLevel, NoiseSchedule, Source, UserError
+from mezzotint import Conditioning, Denoiser, Latents, NoiseLevel, NoiseSchedule, Source, UserError
 from mezzotint.testing import FakeContext, fake_context
 from mezzotint_models.unet import UNetPredictor
+from mezzotint_sampling.nodes import guide, noise, sigmas
+from mezzotint_sampling.sampler_node import sample
 from mezzotint_video.inflate import inflate
 from mezzotint_video.motion_modules import MotionModules
 from mezzotint_video.temporal_layers import Clip
@@ -107,6 +109,33 @@ def adapter() -> MotionAdapter:
 @pytest.fixture(scope="module")
 def animated(adapter: MotionAdapter, tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
     return inflate(DENOISER, source=original(adapter, tmp_path_factory.mktemp("adapter")))
+
+
+def test_a_clip_is_sampled_as_by_diffusers_scheduler_and_motion_model(
+    network: Any, adapter: MotionAdapter, animated: Denoiser
+) -> None:
+    """Guided, from the noise that diffusers starts from, over linear betas."""
+    from diffusers import DDIMScheduler
+
+    positive, negative = (Conditioning(context=words[None]) for words in TOLD.context)
+    levels = sigmas(animated, steps=3, schedule="discrete", spacing="leading", offset=1, end="trained")
+    empty = Latents(torch.zeros(1, 4, 5, 8, 8), space="", downscale=8)
+    start = noise(seed=5, kind="torch")
+    ctx, guided = context(network), guide(animated, negative, scale=7.5)
+    got = sample(ctx, guided, positive, empty, levels, start, sampler="ddim").data
+    scheduler = DDIMScheduler(
+        beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(3)
+    theirs = UNetMotionModel.from_unet2d(network, adapter).eval()
+    words = torch.cat([negative.context, positive.context]).repeat_interleave(5, 0)
+    x = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            without, given = theirs(x.expand(2, -1, -1, -1, -1), time, encoder_hidden_states=words)[0].chunk(2)
+            x = scheduler.step(without + 7.5 * (given - without), time, x).prev_sample
+    torch.testing.assert_close(got, x, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("write", [folder, original])
