@@ -12,19 +12,10 @@ from PIL import Image as Pillow
 from mezzotint import UserError
 from mezzotint.api import load
 from mezzotint.errors import MezzotintError
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
 PIXELS = {"batch": 1, "steps": 2, "views": 2, "left": 0.5, "right": 1, "top": 0, "bottom": 1}
 LATENT = {"batch": 1, "steps": 2, "tuning": 2}
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture

@@ -8,15 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy
-import pytest
 import torch
 
 from mezzotint import Source
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
 from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 from mezzotint_models.image_encoders import image_encoder, load_image_encoder
 from mezzotint_models.text_encoders import load_text_encoder, text_encoder
 from mezzotint_smallworld import resolve_source
@@ -25,11 +21,6 @@ from mezzotint_smallworld.draw import draw
 from mezzotint_smallworld.scene import COLOURS, SHAPES, Scene, rgb_of, sample_scene
 
 GRAPH = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image" / "clip_ranking.json"
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Runtime:
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 def near_miss(scene: Scene, number: int) -> Scene:

@@ -9,18 +9,9 @@ import pytest
 import torch
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image"
 FEW = {"steps": 2, "upsampler_steps": 1}
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture

@@ -13,10 +13,6 @@ from PIL import Image as Pillow
 from mezzotint import UserError
 from mezzotint.api import load
 from mezzotint.errors import MezzotintError
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "editing"
 FEW = {"fit_steps": 2, "tune_steps": 2, "batch": 2, "steps": 2, "eta": [0, 1]}
@@ -27,11 +23,6 @@ def error(picture: torch.Tensor) -> float:
     with Pillow.open(GRAPHS / "imagic.png") as image:
         wanted = torch.from_numpy(numpy.array(image.convert("RGB"))).float()[None] / 255
     return (picture - wanted).square().mean().item()
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture

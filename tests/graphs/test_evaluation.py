@@ -8,17 +8,8 @@ from pathlib import Path
 import pytest
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "evaluation"
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 def test_prompt_accuracy_judges_each_picture_by_its_own_caption(runtime):

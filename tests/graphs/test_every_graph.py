@@ -41,12 +41,6 @@ SMALL = [name for name in NAMES if "small" in TABLE.get(name, {})]
 SHIPPED = [name for name in NAMES if not {"within", "hours"} & TABLE.get(name, {}).keys()]
 
 
-@pytest.fixture(scope="module")
-def runtime():
-    """One runtime for the module: a model is loaded once, and steps that graphs share run once."""
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
-
-
 def document(name: str) -> dict[str, Any]:
     return json.loads((GRAPHS / f"{name}.json").read_text("utf-8"))
 

@@ -11,20 +11,10 @@ import torch
 from PIL import Image as Pillow
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
 EVERYDAY = ("text_to_image", "image_to_image", "inpaint", "variations")
 WEIGHTS = Path(__file__).resolve().parents[2] / "plugins" / "mezzotint_smallworld" / "weights"
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    """One runtime for the module: the model is loaded once, and shared steps run once."""
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture

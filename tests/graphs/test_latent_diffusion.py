@@ -9,21 +9,12 @@ import torch
 
 from mezzotint.api import load
 from mezzotint.errors import NodeError
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 from mezzotint_smallworld.reader import Reader
 
 GRAPH = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image" / "latent_diffusion.json"
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "diamond", "cross")
 GREEN, BLACK = "green heart", "black ring"
 PAIR = [{"what": GREEN, "box": [0.1, 0.5, 0.4, 0.9]}, {"what": BLACK, "box": [0.55, 0.1, 0.9, 0.45]}]
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture

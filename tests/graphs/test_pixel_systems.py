@@ -10,20 +10,11 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 from mezzotint_smallworld import check
 from mezzotint_smallworld.checker import read
 from mezzotint_smallworld.scene import SHAPES
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "text_to_image"
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 @pytest.fixture(scope="module")

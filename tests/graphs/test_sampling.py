@@ -5,22 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 from mezzotint_sampling.samplers import SAMPLERS
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "sampling"
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 def test_the_comparison_has_every_sampler_that_solves_an_equation():

@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from mezzotint.api import load
-from mezzotint.plugins import load_registry
-from mezzotint.runtime import Runtime
-from mezzotint.settings import Settings
-from mezzotint.store import MemoryStore
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs" / "evaluation"
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    return Runtime(load_registry(), MemoryStore(), Settings(device="cpu"))
 
 
 def test_standing_pictures_are_further_from_real_clips_than_those_are_from_each_other(runtime):
