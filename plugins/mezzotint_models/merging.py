@@ -1,7 +1,9 @@
 """Concepts that were learnt apart, merged in closed form: one set of keys and values that has the words of all.
 
 Kumari et al. 2023, section 3.2: of all matrices that answer each concept's words as its own tuned one does, the
-one that answers ordinary captions most nearly as the untuned one does.
+one that answers ordinary captions most nearly as the untuned one does. Few words can be met exactly, or the
+matrices grow until they answer nothing else: so longer texts with the words are met as nearly as can be, beside
+the captions, and a change costs something in every direction.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _WHERE = "models.merge_concepts"
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=10_000)]
 _NAMES = ("attn2.to_k.weight", "attn2.to_v.weight")
 CLOSEST = 1e-6  # how nearly the words' answers must be met, beside the largest of them
+CUT = 1e-10  # singular values of the words' features below that share of the largest count as none
+RIDGE = 1e-2
 
 
 @node("models.merge_concepts", device=True)
@@ -36,6 +40,9 @@ def merge_concepts(
     *,
     captions: Texts,
     prompts: Texts,
+    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=10_000)] = [],  # noqa: B006
+    share: Annotated[float, Field(ge=0, le=1000)] = 1.0,
+    ridge: Annotated[float, Field(gt=0, le=1)] = RIDGE,
 ) -> Weights:
     """Several concepts of Custom Diffusion in one, without training.
 
@@ -46,10 +53,15 @@ def merge_concepts(
     captions: ordinary ones, whose keys and values are to stay near what they were; more tokens than the text
         encoder is wide are best.
     prompts: with "{}" for the word: its keys and values from there to the end of the text become what its own
-        model has.
+        model has, exactly. One short text is best, and the rest in `texts`.
+    texts: with "{}" too: from the word on, padding included, which in CLIP says what stands before it, keys and
+        values become what its own model has as nearly as can be. None is the merge as it was published.
+    share: what each concept's texts count beside the captions.
+    ridge: what a change costs in directions that none of these texts has, as a share of the mean direction's cost;
+        more keeps the changes smaller, and the texts less near.
 
-    Raises: UserError: a concept with other layers or without a word, a word in two of them, a prompt without "{}",
-        or more tokens to meet than the text encoder is wide.
+    Raises: UserError: a concept with other layers or without a word, a word in two of them, a prompt or text
+        without "{}", or more tokens to meet than the text encoder is wide.
     """
     import torch
 
@@ -57,26 +69,30 @@ def merge_concepts(
     rows = _words([words for _, words in parts])
     if not parts:
         raise UserError(f"{_WHERE}: wanted at least one concept, got an empty list")
-    if any("{}" not in prompt for prompt in prompts):
-        raise UserError(f'{_WHERE}: each of prompts wants "{{}}" where the word belongs, such as "a {{}}"')
+    for name, given in (("prompts", prompts), ("texts", texts)):
+        if any("{}" not in text for text in given):
+            raise UserError(f'{_WHERE}: each of {name} wants "{{}}" where the word belongs, such as "a {{}}"')
     model = ctx.realise(encoder)
     module = ctx.realise(denoiser).module
     module = getattr(module, "network", module)
     there = dict(module.named_parameters())
     with torch.no_grad():
-        usual = _features(model, captions).cpu()
+        usual = model.condition(list(captions)).context.double().flatten(0, 1).cpu()
         with worded(model, {word: value.to(ctx.device) for word, value in rows.items()}) as taught:
-            targets = [_targets(taught, prompts, words).cpu() for _, words in parts]
+            targets = [_apart(_said(taught, prompts, words)).cpu() for _, words in parts]
+            said = [_said(taught, texts, words, padding=True).cpu() for _, words in parts] if texts else []
+    said = [one * (share * len(usual) / len(one)) ** 0.5 for one in said]
     names = sorted({name for tuned, _ in parts for name in tuned})
     made = {}
     for name in names:
         if name not in there:
             raise UserError(f"{_WHERE}: was tuned on another model: this one has no {name}")
         weight = there[name].detach().cpu().double()
-        wanted = torch.cat(
-            [c @ (weight + _change(t, name, weight)).T for c, (t, _) in zip(targets, parts, strict=True)]
-        )
-        made[name] = (constrained(weight, usual, torch.cat(targets), wanted) - weight).float()
+        own = [weight + _change(tuned, name, weight) for tuned, _ in parts]
+        wanted = torch.cat([c @ w.T for c, w in zip(targets, own, strict=True)])
+        answers = torch.cat([usual @ weight.T, *(c @ w.T for c, w in zip(said, own, strict=bool(said)))])
+        found = constrained(weight, torch.cat([usual, *said]), torch.cat(targets), wanted, answers, ridge)
+        made[name] = (found - weight).float()
     record = {"of": denoiser.source.uri, "layers": list(_NAMES), "merged": [list(words) for _, words in parts]}
     meta = {"class": "differences", "config": {}, "tuned": record}
     return join_parts(
@@ -122,29 +138,43 @@ def compress_tuned(
     return join_parts({**parts, "words": words[0]} if words else parts)
 
 
-def constrained(weight: Tensor, usual: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
-    """The W [O, D] of least ||usual (W - weight)^T|| with targets W^T = wanted, float64 (Kumari et al. 2023).
+def constrained(
+    weight: Tensor,
+    features: Tensor,
+    targets: Tensor,
+    wanted: Tensor,
+    answers: Tensor | None = None,
+    ridge: float = RIDGE,
+) -> Tensor:
+    """The W [O, D] of least ||features W^T - answers||^2 + r ||W - weight||^2 with targets W^T = wanted, float64.
 
-    weight: [O, D]. usual: [S, D], features of ordinary captions. targets: [N, D], no two alike. wanted: [N, O].
-    Directions that no caption has cost a millionth of the mean one, so that there is one solution.
+    Kumari et al. 2023, equation 4, for answers of None: those of `weight`.
+
+    weight: [O, D]. features: [S, D]. targets: [N, D], no two alike. wanted: [N, O]. answers: [S, O].
+    ridge: r, as a share of the mean diagonal of features^T features; a cost in directions that no feature has.
     Raises: UserError: targets that depend on each other.
     """
     import torch
 
-    weight, usual, targets, wanted = (value.double() for value in (weight, usual, targets, wanted))
-    gram = usual.T @ usual
-    gram = gram + torch.eye(len(gram), dtype=gram.dtype) * (1e-6 * gram.diagonal().mean())
-    # Targets in the metric of the captions: the least change is in their span there.
+    weight, features, targets, wanted = (value.double() for value in (weight, features, targets, wanted))
+    gram = features.T @ features
+    gram = gram + torch.eye(len(gram), dtype=gram.dtype) * (ridge * gram.diagonal().mean())
     root = torch.linalg.cholesky(gram)
+    free = weight
+    if answers is not None:
+        pull = features.T @ (answers.double() - features @ weight.T)
+        free = weight + torch.cholesky_solve(pull, root).T
+    # Targets in the metric of the features: the least change is in their span there.
     bent = torch.linalg.solve_triangular(root, targets.T, upper=False)
-    gap = wanted - targets @ weight.T
-    change = torch.linalg.lstsq(bent.T, gap, driver="gelsd").solution
-    made: Tensor = weight + torch.linalg.solve_triangular(root.T, change, upper=True).T
+    gap = wanted - targets @ free.T
+    change = torch.linalg.lstsq(bent.T, gap, rcond=CUT, driver="gelsd").solution
+    made: Tensor = free + torch.linalg.solve_triangular(root.T, change, upper=True).T
     miss = (targets @ made.T - wanted).abs().max()
     if miss > CLOSEST * max(1.0, float(wanted.abs().max())):
         raise UserError(
             f"{_WHERE}: no matrix answers all words as their own models do: {len(targets)} tokens of "
-            f"{targets.shape[1]} numbers depend on each other; give fewer prompts, or words that were learnt apart"
+            f"{targets.shape[1]} numbers depend on each other; give fewer prompts (the rest as texts), or words "
+            "that were learnt apart"
         )
     return made
 
@@ -187,19 +217,10 @@ def _change(tuned: Mapping[str, Tensor], name: str, weight: Tensor) -> Tensor:
     return change.cpu().double()
 
 
-def _features(model: Any, texts: Sequence[str]) -> Tensor:
-    """[S, D] float64: the tokens of all texts up to their end marks."""
-    import torch
+def _said(model: Any, texts: Sequence[str], words: Mapping[str, Tensor], padding: bool = False) -> Tensor:
+    """[N, D] float64: of each text with each word, the tokens from the word to the end mark, or with padding.
 
-    context = model.condition(list(texts)).context
-    ids = model.tokens(list(texts))
-    return torch.cat([context[i, : _end(model, ids[i]) + 1] for i in range(len(ids))]).double()
-
-
-def _targets(model: Any, prompts: Sequence[str], words: Mapping[str, Tensor]) -> Tensor:
-    """[N, D] float64: of each prompt with each word, the tokens from the word to the end mark; none twice.
-
-    What stands before the word is read the same in all concepts, and padding says nothing of its own.
+    What stands before the word is read the same in all concepts.
     """
     import torch
 
@@ -207,17 +228,25 @@ def _targets(model: Any, prompts: Sequence[str], words: Mapping[str, Tensor]) ->
     spelt = model.tokenizer.spelt
     for word in words:
         marks = set(model.tokenizer.convert_tokens_to_ids(spelt[word]))
-        texts = [prompt.replace("{}", word) for prompt in prompts]
-        context, ids = model.condition(texts).context.double(), model.tokens(texts)
+        said = [text.replace("{}", word) for text in texts]
+        context, ids = model.condition(said).context.double(), model.tokens(said)
         for one, row in zip(context, ids.tolist(), strict=True):
             begin = next((place for place, number in enumerate(row) if number in marks), None)
             if begin is None:
                 raise UserError(
-                    f"{_WHERE}: the word {word!r} lies behind what the text encoder reads; shorten prompts"
+                    f"{_WHERE}: the word {word!r} lies behind what the text encoder reads; shorten prompts and "
+                    "texts"
                 )
-            found += list(one[begin : _end(model, torch.tensor(row)) + 1])
+            found.append(one[begin:] if padding else one[begin : _end(model, torch.tensor(row)) + 1])
+    return torch.cat(found)
+
+
+def _apart(rows: Tensor) -> Tensor:
+    """Those of [N, D] that are not like an earlier one."""
+    import torch
+
     apart: list[Tensor] = []
-    for one in found:
+    for one in rows:
         if not any(torch.allclose(one, other, rtol=0, atol=1e-5) for other in apart):
             apart.append(one)
     return torch.stack(apart)

@@ -42,6 +42,7 @@ def personalise(
     word: Annotated[str, Field(max_length=100, pattern=r"^\S*$")] = "",
     vectors: Annotated[int, Field(ge=1, le=64)] = 1,
     begin: str = "",
+    word_rate: Annotated[float, Field(gt=0, le=100_000)] = 1.0,
     prior_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0,
 ) -> Objective:
     """Teach a text-to-image model a subject from a few pictures; for training.train, without a data set.
@@ -63,6 +64,8 @@ def personalise(
     word: a new word to learn; empty learns none. It must not be one already.
     vectors: how many tokens the new word is.
     begin: the word that it begins as; its last token.
+    word_rate: times the learning rate, at which the word learns. Layers want smaller steps than a word: what the
+        word takes up leaves them nearer to what they were.
     prior_weight: of the prior's loss beside that of the pictures.
 
     Raises: UserError: nothing to train; one picture alone; other numbers of prompts; a new word that no prompt
@@ -72,7 +75,7 @@ def personalise(
     _check(denoiser, pictures, prior, prompts, prior_prompts, layers, rank, word)
     return PersonalObjective(
         denoiser, encoder, pictures, autoencoder, prior, tuple(prompts), tuple(prior_prompts or ()), tuple(layers),
-        rank, word, vectors, begin, prior_weight,
+        rank, word, vectors, begin, word_rate, prior_weight,
     )  # fmt: skip
 
 
@@ -92,6 +95,7 @@ class PersonalObjective(Objective):
     word: str
     vectors: int
     begin: str
+    word_rate: float
     prior_weight: float
     reads_dataset: ClassVar[bool] = False
 

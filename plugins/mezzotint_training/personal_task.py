@@ -24,11 +24,19 @@ VALIDATED = 16
 
 
 class Words(nn.Module):
-    """The rows of one new word, [n, D]."""
+    """The rows of one new word, [n, D]: where they began, and `rate` times how they moved."""
 
-    def __init__(self, rows: Tensor) -> None:
+    begin: Tensor
+
+    def __init__(self, rows: Tensor, rate: float = 1.0) -> None:
         super().__init__()
-        self.rows = nn.Parameter(rows.detach().clone().float())
+        self.rate = rate
+        self.register_buffer("begin", rows.detach().clone().float())
+        self.moved = nn.Parameter(torch.zeros_like(self.begin))
+
+    @property
+    def rows(self) -> Tensor:
+        return self.begin + self.rate * self.moved
 
 
 class PersonalTask(Task):
@@ -213,11 +221,12 @@ def _begun(encoder: Any, objective: PersonalObjective) -> Words:
     """The new word as the word that it begins as, or as a small random one."""
     table = encoder.module.get_input_embeddings().weight.detach()
     if not objective.begin:
-        return Words(torch.randn(objective.vectors, table.shape[1]) * table.std().item())
+        rows = torch.randn(objective.vectors, table.shape[1]) * table.std().item()
+        return Words(rows, objective.word_rate)
     ids = encoder.tokenizer(objective.begin, add_special_tokens=False).input_ids
     if not ids:
         raise UserError(f"{_WHERE}: begin {objective.begin!r} has no token; take the subject's class")
-    return Words(table[[ids[-1]]].repeat(objective.vectors, 1))
+    return Words(table[[ids[-1]]].repeat(objective.vectors, 1), objective.word_rate)
 
 
 def _drawn(count: int, wanted: int, generator: torch.Generator) -> Tensor:

@@ -59,6 +59,18 @@ def test_custom_diffusion_moves_keys_and_values_of_cross_attention_and_the_word(
     assert set(made["tuned"].tensors) == wanted and set(made) == {"tuned", "words"}
 
 
+def test_a_word_learns_so_many_times_as_fast_as_the_layers(tiny, ctx):
+    task = learnt(subject(tiny, word_rate=5.0), ctx, steps=1)
+    # Adam's first step is the learning rate in each number, 0.01.
+    table = task.encoder.module.get_input_embeddings().weight
+    (number,) = tiny.tokenizer("circle", add_special_tokens=False).input_ids
+    made = task.weights()
+    moved = (part_of(made["words"], "words").tensors["<thing>"] - table[number]).abs()
+    assert moved.median().item() == pytest.approx(0.05, rel=1e-2)
+    layers = torch.cat([change.abs().flatten() for change in made["tuned"].tensors.values()])
+    assert layers.quantile(0.9).item() < 0.012
+
+
 def test_subjects_together_have_one_change_and_a_word_each_and_the_mean_of_their_losses(tiny, ctx):
     task = together([subject(tiny, "<a>"), subject(tiny, "<bc>")]).open(ctx, None, 0, 2)
     batch, noise = task.batch(0, 0), torch.Generator

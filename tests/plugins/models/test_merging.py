@@ -34,10 +34,10 @@ def concept(word: str, seed: int, names: tuple[str, ...] = ("to_k", "to_v")) -> 
     return Weights({**tuned, **rows}, target="parts", meta={"parts": parts})
 
 
-def merged(tiny, ctx, concepts, prompts=("a {}",)):
+def merged(tiny, ctx, concepts, prompts=("a {}",), **more):
     found = checkpoint(tiny.source)
     return merge_concepts(
-        ctx, found.denoiser, found.text_encoder, concepts, captions=CAPTIONS, prompts=list(prompts)
+        ctx, found.denoiser, found.text_encoder, concepts, captions=CAPTIONS, prompts=list(prompts), **more
     )
 
 
@@ -52,7 +52,7 @@ def test_the_merge_meets_every_target_and_no_other_matrix_that_does_is_nearer_on
         drawn(6, 16, seed=2),
         drawn(6, 24, seed=3),
     )
-    made = constrained(weight, usual, targets, wanted)
+    made = constrained(weight, usual, targets, wanted, ridge=1e-12)
     assert (targets @ made.T - wanted).abs().max() < 1e-6
     free = torch.linalg.svd(targets)[2][6:]
     for seed in range(20):
@@ -69,8 +69,30 @@ def test_the_merge_is_no_worse_than_averaged_differences_that_are_made_to_meet_t
     both = torch.cat(targets)
     mean = (tuned[0] + tuned[1]) / 2
     feasible = mean + (torch.linalg.pinv(both) @ (wanted - both @ mean.T)).T
-    made = constrained(weight, usual, both, wanted)
+    made = constrained(weight, usual, both, wanted, ridge=1e-12)
     assert objective(usual, made, weight) <= objective(usual, feasible, weight)
+
+
+@pytest.mark.parametrize("ridge", [1e-8, 1e-2, 1.0])
+def test_the_merge_solves_the_equations_of_its_multipliers(ridge):
+    weight, features, answers = drawn(24, 16), drawn(40, 16, seed=1), drawn(40, 24, seed=4)
+    targets, wanted = drawn(6, 16, seed=2), drawn(6, 24, seed=3)
+    made = constrained(weight, features, targets, wanted, answers, ridge)
+    # Lagrange: 2 (G + r I) W^T + C^T M = 2 (F^T B + r W0^T), C W^T = V, as one dense system.
+    cost = ridge * features.square().sum(0).mean()
+    metric = 2 * (features.T @ features + cost * torch.eye(16, dtype=torch.float64))
+    system = torch.cat([torch.cat([metric, targets.T], 1), torch.cat([targets, torch.zeros(6, 6)], 1)])
+    right = torch.cat([2 * (features.T @ answers + cost * weight.T), wanted])
+    torch.testing.assert_close(made.T, torch.linalg.solve(system, right)[:16], rtol=0, atol=1e-9)
+
+
+def test_features_that_hardly_differ_do_not_blow_the_matrix_up():
+    base = drawn(60, 32, seed=1) * torch.logspace(0, -6, 32, dtype=torch.float64)
+    weight, targets = drawn(8, 32), base[:3] + 1e-3 * drawn(3, 32, seed=2)
+    wanted = targets @ (weight + 0.1 * drawn(8, 32, seed=3)).T
+    made, steep = (constrained(weight, base, targets, wanted, ridge=ridge) for ridge in (1e-2, 1e-12))
+    assert (targets @ made.T - wanted).abs().max() < 1e-6
+    assert (made - weight).norm() < 3 and (steep - weight).norm() > 10 * (made - weight).norm()
 
 
 def test_captions_of_fewer_tokens_than_the_width_still_give_one_solution():
@@ -103,6 +125,34 @@ def test_merged_layers_answer_each_word_as_its_own_tuned_layers_do(tiny, ctx, co
             weight = tiny.unet.get_parameter(name).detach()
             own, all_in_one = weight + change, weight + part_of(made, "tuned").tensors[name]
             torch.testing.assert_close(context @ all_in_one.T, context @ own.T, rtol=0, atol=2e-5)
+
+
+def test_further_texts_are_answered_more_nearly_by_the_words_own_layers_and_the_prompt_still_exactly(tiny, ctx):
+    one, two = concept("<one>", 20), concept("<two>", 40)
+    text, words = "a large {} on the left", {}
+    answers = {}
+    for texts in ([], [text]):
+        made = merged(tiny, ctx, [one, two], texts=texts, share=100.0)
+        words = part_of(made, "words").tensors
+        answers[len(texts)] = part_of(made, "tuned").tensors
+    model = ctx.realise(checkpoint(tiny.source).text_encoder)
+    with worded(model, words) as taught, torch.no_grad():
+        said = [taught.condition([t.replace("{}", "<one>")]).context[0] for t in (text, "a {}")]
+        begins = [
+            taught.tokens([t.replace("{}", "<one>")])[0].ge(taught.tokenizer.first).int().argmax()
+            for t in (text, "a {}")
+        ]
+    for name, own in part_of(one, "tuned").tensors.items():
+        # The second prompt's word alone; the first text with its padding.
+        off = {
+            count: [
+                (c[b:e] @ (changes[name] - own).T).norm()
+                for c, b, e in zip(said, begins, (None, begins[1] + 1), strict=True)
+            ]
+            for count, changes in answers.items()
+        }
+        assert off[1][0] < 0.7 * off[0][0]
+        assert off[1][1] < 1e-4 and off[0][1] < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -139,3 +189,8 @@ def test_compression_of_what_is_no_matrix_is_refused():
     given = Weights({"a.bias": torch.zeros(3)}, target="differences", meta={"class": "differences", "tuned": {}})
     with pytest.raises(UserError, match="wanted differences of matrices"):
         compress_tuned(given)
+
+
+def test_a_further_text_without_a_place_for_the_word_is_refused(tiny, ctx):
+    with pytest.raises(UserError, match='each of texts wants "{}"'):
+        merged(tiny, ctx, [concept("<one>", 1)], texts=["a circle"])
