@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from mezzotint.api import load
 
 GRAPHS = Path(__file__).resolve().parents[2] / "graphs"
-EVERYDAY = ("text_to_image", "image_to_image", "inpaint", "variations")
+EVERYDAY = ("text_to_image", "image_to_image", "inpaint", "outpaint", "variations")
 WEIGHTS = Path(__file__).resolve().parents[2] / "plugins" / "mezzotint_smallworld" / "weights"
 
 
