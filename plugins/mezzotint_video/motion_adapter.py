@@ -15,7 +15,7 @@ from mezzotint import Context, Recipe, Source, UserError, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NETWORK", "adapter_config", "load_adapter"]
+__all__ = ["NETWORK", "adapter_config", "config_of", "load_adapter"]
 
 NETWORK = "video.motion_adapter"
 MODULES = ".motion_modules."
@@ -48,7 +48,7 @@ def adapter_config(source: Source) -> dict[str, Any] | None:
             return None
         if any("lora" in name for name in shapes):
             raise UserError(f"{where}: a motion LoRA changes motion modules and is none; these are not read")
-        config = _config_of(shapes, where)
+        config = config_of(shapes, where)
     else:
         return None
     if config.get("conv_in_channels"):
@@ -58,8 +58,8 @@ def adapter_config(source: Source) -> dict[str, Any] | None:
     return config
 
 
-def _config_of(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
-    """From the names and shapes of the authors' own file."""
+def config_of(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
+    """The configuration of diffusers' MotionAdapter, from the names and shapes of the authors' own file."""
     names = {name.replace(".temporal_transformer", ""): shape for name, shape in shapes.items()}
     blocks = _count(names, "down_blocks.")
     layers = [_count(names, f"down_blocks.{n}{MODULES}") for n in range(blocks)]

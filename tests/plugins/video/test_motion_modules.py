@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from mezzotint_models.unet import UNetPredictor
 from mezzotint_sampling.nodes import guide, noise, sigmas
 from mezzotint_sampling.sampler_node import sample
 from mezzotint_video.inflate import inflate
+from mezzotint_video.motion_adapter import config_of
 from mezzotint_video.motion_modules import MotionModules
 from mezzotint_video.temporal_layers import Clip
+from mezzotint_video.windows import windows
 
 pytestmark = pytest.mark.usefixtures("networks_are_known")
 LEVEL = NoiseLevel(0.6, 0.8, 500.0)
@@ -51,16 +54,20 @@ def folder(made: MotionAdapter, path: Path) -> Source:
     return source(path / "adapter")
 
 
-def original(made: MotionAdapter, path: Path, **more: torch.Tensor) -> Source:
-    """As AnimateDiff's authors write it: other names, and a table of positions in each attention."""
-    tensors = dict(more)
-    for name, tensor in made.state_dict().items():
-        name = re.sub(r"(motion_modules\.\d+)\.", r"\1.temporal_transformer.", name)
-        name = re.sub(r"attn(\d)", lambda m: f"attention_blocks.{int(m[1]) - 1}", name)
-        name = re.sub(r"norm([12])", lambda m: f"norms.{int(m[1]) - 1}", name).replace("norm3", "ff_norm")
-        for number in (0, 1) if name.endswith("pos_embed.pe") else ("",):
-            there = name.replace("pos_embed.pe", f"attention_blocks.{number}.pos_encoder.pe")
-            tensors[there] = tensor.clone()
+def authors_names(name: str) -> list[str]:
+    """What AnimateDiff's authors call a tensor of diffusers': a table of positions lies in each attention."""
+    name = re.sub(r"(motion_modules\.\d+)\.", r"\1.temporal_transformer.", name)
+    name = re.sub(r"attn(\d)", lambda m: f"attention_blocks.{int(m[1]) - 1}", name)
+    name = re.sub(r"norm([12])", lambda m: f"norms.{int(m[1]) - 1}", name).replace("norm3", "ff_norm")
+    if not name.endswith("pos_embed.pe"):
+        return [name]
+    return [name.replace("pos_embed.pe", f"attention_blocks.{number}.pos_encoder.pe") for number in (0, 1)]
+
+
+def original(made: MotionAdapter, path: Path) -> Source:
+    """As AnimateDiff's authors write it."""
+    state = made.state_dict().items()
+    tensors = {there: tensor.clone() for name, tensor in state for there in authors_names(name)}
     save_file(tensors, path / "mm_sd_v15_v2.safetensors")
     return source(path / "mm_sd_v15_v2.safetensors")
 
@@ -199,6 +206,34 @@ def test_their_attention_is_a_site_where_an_injector_works(network: Any, animate
     assert [tuple(call.query.shape) for call in seen] == [(2 * 64, 8, 5, 4)]
     torch.testing.assert_close(same, plain, atol=1e-5, rtol=0)
     assert (changed - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("mid", "frames"), [(False, 24), (True, 32)], ids=["v1", "v2"])
+def test_the_published_sizes_are_read_from_shapes_alone(mid: bool, frames: int) -> None:
+    with torch.device("meta"):
+        theirs = MotionAdapter(use_motion_mid_block=mid, motion_max_seq_length=frames)
+    shapes = {there: tuple(t.shape) for name, t in theirs.state_dict().items() for there in authors_names(name)}
+    found = config_of(shapes, "here")
+    assert (found["block_out_channels"], found["motion_max_seq_length"]) == ([320, 640, 1280, 1280], frames)
+    with torch.device("meta"):
+        made = MotionAdapter.from_config(found)
+    assert {n: t.shape for n, t in made.state_dict().items()} == {
+        n: t.shape for n, t in theirs.state_dict().items()
+    }
+
+
+def test_a_clip_that_is_too_long_for_them_is_seen_in_windows(network: Any, tmp_path: Path) -> None:
+    short = inflate(DENOISER, source=folder(adapter_of(frames=4), tmp_path))
+    ctx = context(network)
+    model = ctx.realise(short.replace(patches=()))
+    with ExitStack() as stack, torch.no_grad():
+        for patch in windows(short, frames=4, overlap=2, shift=False).patches:
+            model = stack.enter_context(patch.apply(model, ctx))
+        found = model.predict(X, LEVEL, TOLD).combined()
+    assert found.shape == X.shape and found.isfinite().all()
+    # The first frame lies in one window alone, of the first four.
+    alone = predicted(network, short, X[:, :, :4])
+    torch.testing.assert_close(found[:, :, 0], alone[:, :, 0], atol=1e-5, rtol=0)
 
 
 def test_the_schedule_becomes_the_one_that_they_were_trained_with(animated: Denoiser) -> None:
