@@ -117,7 +117,7 @@ class MotionModules:
 
         if clip.apart or clip.frames < 2:
             return h
-        rows = h.unflatten(0, (clip.batch, clip.frames + clip.images))
+        rows = h.reshape(clip.batch, clip.frames + clip.images, *h.shape[1:])
         frames = rows[:, : clip.frames].flatten(0, 1)
         module = self.modules[name]
         made: Tensor = module(
@@ -127,9 +127,8 @@ class MotionModules:
         ).to(h.dtype)
         if not clip.images:
             return made
-        return torch.cat([made.unflatten(0, (clip.batch, clip.frames)), rows[:, clip.frames :]], dim=1).flatten(
-            0, 1
-        )
+        both = torch.cat([made.reshape_as(rows[:, : clip.frames]), rows[:, clip.frames :]], dim=1)
+        return both.flatten(0, 1)
 
 
 def _placed(adapter: Any, unet: Any) -> Iterator[tuple[str, Any]]:
