@@ -30,6 +30,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "custom_diffusion_two": {
         **FEW, **PRIOR, "trained_on": ["a {}"] * 4, "prompts": ["a <crescent>", "a <hexagon>"], "pictures": 2,
         "begin": "circle", "captions": ["a red circle on the left"], "answered": ["a {}"],
+        "also_answered": ["a {} on the left"],
     },
 }  # fmt: skip
 TUNED = {
