@@ -57,6 +57,13 @@ class ClipReader:
         ]
         return {name: [known.index(each[name]) for each in said] for name, known in self.class_names.items()}
 
+    def worded(self, index: int) -> dict[str, Any]:
+        """The caption and the classes of a clip alone, without drawing; beyond the end there are more."""
+        from mezzotint_smallworld.motion_captions import motion_caption
+
+        scene, seed = self.scene(index)
+        return {"caption": motion_caption(scene, seed), "classes": self._classes(scene)}
+
     def caption(self, index: int) -> str:
         """The caption alone, without drawing."""
         from mezzotint_smallworld.motion_captions import motion_caption

@@ -7,10 +7,11 @@ learnt from clips. Ours, after the changing text embeddings of the survey's outl
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FrameWords"]
+__all__ = ["FrameWords", "WordReader"]
 
 HEAD = 32
 
@@ -41,6 +42,32 @@ class FrameWords(nn.Module):
             tokens = block(tokens, time.flatten(0, 1))
         changed: Tensor = self.leave(self.norm(tokens)).unflatten(0, (batch, frames))
         return context + changed.to(context.dtype)
+
+
+class WordReader(nn.Module):
+    """context [..., L, D] to [..., queries * 32], what learnt queries find in it after a few blocks.
+
+    Which words tell the motion, and what several of them say together, is for them to find.
+    """
+
+    def __init__(self, context: int, blocks: int, queries: int = 4, width: int = 128) -> None:
+        super().__init__()
+        self.enter = nn.Linear(context, width)
+        self.time = nn.Parameter(torch.zeros(1, width))
+        self.blocks = nn.ModuleList([_Block(width) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(queries, HEAD))
+        self.to_k, self.to_v = nn.Linear(width, HEAD), nn.Linear(width, HEAD)
+
+    def forward(self, context: Tensor) -> Tensor:
+        rows = context.flatten(0, -3) if context.ndim > 3 else context
+        tokens = self.enter(rows.to(self.enter.weight.dtype))
+        for block in self.blocks:
+            tokens = block(tokens, self.time.expand(len(tokens), -1))
+        tokens = self.norm(tokens)
+        logits = torch.einsum("qd,bld->bql", self.queries, self.to_k(tokens)) * HEAD**-0.5
+        found: Tensor = (logits.softmax(-1) @ self.to_v(tokens)).flatten(1)
+        return found.view(*context.shape[:-2], -1)
 
 
 class _Block(nn.Module):

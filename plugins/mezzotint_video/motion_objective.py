@@ -41,6 +41,9 @@ class MotionObjective(Objective):
     reads_text: bool = True
     frame_words: int = 0
     crop: int | None = None
+    follows: bool = False
+    reader: int = 0
+    named: float = 0.0
     frames: str = "mixed"
     correlation: float = 0.5
     images: int = 0
@@ -71,6 +74,9 @@ def learn_motion(
     reads_text: bool = True,
     frame_words: Annotated[int, Field(ge=0, le=8)] = 0,
     crop: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    follows: bool = False,
+    reader: Annotated[int, Field(ge=0, le=8)] = 0,
+    named: Annotated[float, Field(ge=0, le=1)] = 0.0,
     frames: Literal["independent", "shared", "mixed", "progressive"] = "mixed",
     correlation: Share = 0.5,
     images: Annotated[int, Field(ge=0, le=64)] = 0,
@@ -99,6 +105,12 @@ def learn_motion(
     "on the right" at the last), which the picture layers then read; 0 leaves the words as they are.
     crop: frames of each clip that a step sees, a run of them from a random start, so that a batch holds more
     different clips; with 1 only what each frame is told is learnt, fastest. All if null.
+    follows: whether the heads of temporal attention follow what moves: each looks at every frame shifted, turned
+    and scaled by what the frame is told.
+    reader: blocks of a small network that reads the words for what each frame is told, which a text encoder that
+    never heard of motion does not say plainly; 0 reads them token by token.
+    named: weight of a second loss, that what the reader finds in captions names their motion; of data sets that
+    know it, as the moving small world. Clips are few, captions as many as wanted.
     frames: how the noise of a clip's frames is related; sampling wants the same.
     correlation: of the noise of any two frames, if mixed; of neighbours, if progressive.
     images: single pictures in each clip's row, which no temporal layer touches: joint training of both.
@@ -117,6 +129,10 @@ def learn_motion(
         )
     if not convolution and not attention:
         raise UserError("video.learn_motion: neither convolutions nor attention leaves no temporal layer to train")
+    if named and not (reads_text and reader):
+        raise UserError(
+            "video.learn_motion: to be named, the motion is read by a reader; give reader 2 and reads_text"
+        )
     if crop is not None and side_of(side).whole:
         raise UserError(f"video.learn_motion: side channels {side!r} are of whole clips; leave out crop")
     if (denoiser.space == "pixels") != (autoencoder is None):
@@ -127,6 +143,6 @@ def learn_motion(
     return MotionObjective(
         denoiser, conditioner, autoencoder, start, tuned=tuple(tuned), convolution=convolution,
         attention=attention, position=position, window=window, causal=causal, reads_text=reads_text,
-        frame_words=frame_words, crop=crop, frames=frames, correlation=correlation, images=images, side=side,
-        drop=drop, focus=focus, apart=apart,
+        frame_words=frame_words, crop=crop, follows=follows, reader=reader, named=named, frames=frames,
+        correlation=correlation, images=images, side=side, drop=drop, focus=focus, apart=apart,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from mezzotint_training import Part, Process, Task, target_of
 from mezzotint_video.clip_network import ClipNetwork, tuned_names
 from mezzotint_video.clips import Clips
 from mezzotint_video.frame_noise import related_frames
+from mezzotint_video.motion_names import MotionNames
 from mezzotint_video.motion_sheet import draw_clips
 from mezzotint_video.places import attention_places, residual_places, unet_of
 from mezzotint_video.side_channels import side_of
@@ -55,7 +56,9 @@ class MotionTask(Task):
             begin_tuned(unet, objective.start)
         layers = self.layers(unet)
         self.network = ClipNetwork(network, layers)
-        self.modules = {"network": self.network, **self.conditions.modules}
+        self.names = MotionNames(reader, self.conditions, layers) if objective.named else None
+        namer = {} if self.names is None else {"namer": self.names.head}
+        self.modules = {"network": self.network, **namer, **self.conditions.modules}
         self.parts = (Part("motion", tuple(self.modules)),)
         self.process = Process(made.schedule)
         self.middle = self.process.range_of(1.0, 8.0)
@@ -95,7 +98,11 @@ class MotionTask(Task):
         device = generator.device
         dropped = torch.rand(count, generator=generator, device=device) < self.objective.drop
         error = self.errors(batch, self.times(count, generator), dropped, generator)
-        return error.mean(), {"mse": error.detach().mean()}
+        loss, figures = error.mean(), {"mse": error.detach().mean()}
+        if self.names is not None:
+            naming = self.names.loss(generator)
+            loss, figures["naming"] = loss + self.objective.named * naming, naming.detach()
+        return loss, figures
 
     def errors(self, rows: Rows, times: Tensor, dropped: Tensor, generator: torch.Generator) -> Tensor:
         """[B], the mean squared error of the target."""
@@ -195,7 +202,7 @@ class MotionTask(Task):
             position=made.position, causal=made.causal, window=made.window,  # type: ignore[arg-type]
             context=_text_width(unet) if made.reads_text else 0, side=first, noisy_side=self.noisy_side(),
             embedding=["time_embedding", unet.time_embedding.linear_2.out_features],
-            words=made.frame_words,
+            words=made.frame_words, follows=made.follows, reader=made.reader, head=16 if made.follows else 32,
         )  # fmt: skip
         if made.start is not None:
             begin_from(layers, made.start)

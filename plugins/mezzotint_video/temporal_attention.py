@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mezzotint_video.moving_heads import MovingHeads, inverse, moved
+
 __all__ = ["Position", "TemporalAttention", "relative_buckets", "sinusoids"]
 
 Position = Literal["none", "sinusoidal", "relative", "rotary"]
@@ -34,6 +36,7 @@ class TemporalAttention(nn.Module):
     window: odd; each place sees its window x window neighbourhood in all frames, no place beyond the edge.
     modulation: width of a vector per frame that scales and shifts the tokens, and is added to what comes out; 0 is
         none.
+    follows: whether each head looks at every frame where what moves has gone, as it is told (MovingHeads).
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class TemporalAttention(nn.Module):
         causal: bool = False,
         window: int = 1,
         modulation: int = 0,
+        follows: bool = False,
     ) -> None:
         super().__init__()
         if channels % head or head % 2 or window % 2 == 0 or window < 1:
@@ -58,6 +62,7 @@ class TemporalAttention(nn.Module):
         self.buckets = nn.Embedding(BUCKETS, self.heads) if position == "relative" else None
         self.scale_shift = nn.Linear(modulation, 2 * channels) if modulation else None
         self.lift = nn.Linear(modulation, channels, bias=False) if modulation else None
+        self.moving = MovingHeads(modulation, self.heads) if follows and modulation else None
         for layer in (self.to_out, self.scale_shift, self.lift):
             if layer is not None:
                 for parameter in layer.parameters():
@@ -83,10 +88,15 @@ class TemporalAttention(nn.Module):
         )
         if self.position == "rotary":
             query, key = _rotated(query), _rotated(key)
+        maps = None if self.moving is None or told is None else self.moving(told)
+        if maps is not None:
+            query, key, value = (moved(part, maps, size) for part in (query, key, value))
         if self.window > 1:
             out = self._windowed(query, key, value, size)
         else:
             out = (through or self._attend)(query, key, value, self.bias(frames, h))
+        if maps is not None:
+            out = moved(out, inverse(maps), size)
         out = self.to_out(out.flatten(-2).to(h.dtype))
         return out if self.lift is None or told is None else out + self.lift(told).unsqueeze(2)
 

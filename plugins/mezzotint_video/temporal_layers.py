@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint import UserError
-from mezzotint_video.frame_words import FrameWords
+from mezzotint_video.frame_words import FrameWords, WordReader
 from mezzotint_video.pseudo3d import TemporalConvolution
 from mezzotint_video.temporal_attention import Position, TemporalAttention, Through
 
@@ -63,6 +63,8 @@ class TemporalLayers(nn.Module):
     embedding: [name of the layer that embeds the time step, its width], or nothing: what a frame is told is added
         there too, and so reaches each residual block.
     words: blocks of the network that says the words anew for each frame (FrameWords); 0 is none.
+    follows: whether the heads of temporal attention follow what moves (MovingHeads).
+    reader: blocks of the network that reads the text for what each frame is told (WordReader); 0 reads by token.
 
     Whatever the settings, the layers do nothing at first: the model of pictures is untouched (Singer et al. 2022).
     """
@@ -83,13 +85,15 @@ class TemporalLayers(nn.Module):
         noisy_side: bool = False,
         embedding: Sequence[Any] = (),
         words: int = 0,
+        follows: bool = False,
+        reader: int = 0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
             "convolutions": [list(one) for one in convolutions], "attentions": [list(one) for one in attentions],
             "head": head, "position": position, "causal": causal, "window": window, "kernel": kernel,
             "context": context, "modulation": modulation, "side": list(side), "noisy_side": noisy_side,
-            "embedding": list(embedding), "words": words,
+            "embedding": list(embedding), "words": words, "follows": follows, "reader": reader,
         }  # fmt: skip
         self.convolutions = nn.ModuleDict(
             {_key(name): TemporalConvolution(int(width), kernel) for name, width in convolutions}
@@ -97,12 +101,12 @@ class TemporalLayers(nn.Module):
         self.attentions = nn.ModuleDict(
             {
                 _key(name): TemporalAttention(
-                    int(width), math.gcd(int(width), head), position, causal, window, modulation
+                    int(width), math.gcd(int(width), head), position, causal, window, modulation, follows
                 )
                 for name, width in attentions
             }
         )
-        self.told = FrameModulation(modulation, context, noisy_side) if modulation else None
+        self.told = FrameModulation(modulation, context, noisy_side, reader=reader) if modulation else None
         self.side = nn.Conv2d(int(side[2]), int(side[1]), 3, padding=1) if side else None
         if self.side is not None:
             nn.init.zeros_(self.side.weight)
@@ -180,10 +184,12 @@ class FrameModulation(nn.Module):
     Source: frame-rate conditioning after Singer et al. 2022, section 3.2.3; the rest is ours.
     """
 
-    def __init__(self, width: int, context: int, noisy_side: bool, queries: int = 4) -> None:
+    def __init__(self, width: int, context: int, noisy_side: bool, queries: int = 4, reader: int = 0) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(queries, 32)) if context else None
-        if context:
+        self.context, self.read_width = context, queries * 32
+        self.reader = WordReader(context, reader, queries) if context and reader else None
+        self.queries = nn.Parameter(torch.randn(queries, 32)) if context and not reader else None
+        if context and not reader:
             self.to_k = nn.Linear(context, 32, bias=False)
             self.to_v = nn.Linear(context, 32, bias=False)
         self.noisy_side = noisy_side
@@ -197,19 +203,25 @@ class FrameModulation(nn.Module):
         if self.noisy_side:
             level = ones * 0 if clip.level is None else clip.level.to(ones).expand(clip.batch)
             known.append(_waves(level[:, None]).expand(-1, clip.frames, -1))
-        if self.queries is not None:
+        if self.context:
             known.append(self._read(clip).expand(-1, clip.frames, -1))
         told: Tensor = self.mix(torch.cat(known, dim=-1).to(weight.dtype))
         return told
 
     def _read(self, clip: Clip) -> Tensor:
         """[B, F or 1, queries * 32]: one for all frames, or one for each where their words differ."""
-        assert self.queries is not None
-        if clip.context is None or clip.context.shape[-1] != self.to_k.in_features:
+        if clip.context is None or clip.context.shape[-1] != self.context:
             got = "none" if clip.context is None else f"{clip.context.shape[-1]} wide"
-            raise UserError(f"these temporal layers read a text {self.to_k.in_features} wide; got {got}")
-        context = clip.context.to(self.to_k.weight.dtype)
-        context = context if context.ndim == 4 else context.unsqueeze(1)
+            raise UserError(f"these temporal layers read a text {self.context} wide; got {got}")
+        context = clip.context if clip.context.ndim == 4 else clip.context.unsqueeze(1)
+        return self.read(context)
+
+    def read(self, context: Tensor) -> Tensor:
+        """context [B, F or 1, L, D] to [B, F or 1, queries * 32]."""
+        if self.reader is not None:
+            found: Tensor = self.reader(context)
+            return found
+        context = context.to(self.to_k.weight.dtype)
         logits = torch.einsum("qd,bfld->bfql", self.queries, self.to_k(context)) * 32**-0.5
         return (logits.softmax(-1) @ self.to_v(context)).flatten(2)
 
