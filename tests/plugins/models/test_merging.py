@@ -192,5 +192,5 @@ def test_compression_of_what_is_no_matrix_is_refused():
 
 
 def test_a_further_text_without_a_place_for_the_word_is_refused(tiny, ctx):
-    with pytest.raises(UserError, match='each of texts wants "{}"'):
+    with pytest.raises(UserError, match=r'each of texts wants "{}"'):
         merged(tiny, ctx, [concept("<one>", 1)], texts=["a circle"])
